@@ -18,7 +18,9 @@ from dotenv import dotenv_values
 
 from chatwoot_relay import kinds
 from chatwoot_relay.errors import ConfigurationError
-from chatwoot_relay.kinds import Rate, Secret, is_loopback
+from chatwoot_relay.kinds import Rate as Rate
+from chatwoot_relay.kinds import Secret as Secret
+from chatwoot_relay.kinds import is_loopback as is_loopback
 
 LARGEST_FILE = 64 * 1024  # bytes of a file that holds one value
 EVENT_WORDS = frozenset({"useful", "all", "handoff"})
