@@ -62,8 +62,11 @@ class Metrics:
             {"version": __version__, "python": ".".join(map(str, sys.version_info[:3]))}
         )
         self._bound: dict[tuple[object, ...], Any] = {}
-        for outcome in OUTCOME_LABELS:
+        for outcome in OUTCOME_LABELS:  # a series that is there from the start: rate() misses its first event otherwise
             self._child(self._attempts, outcome)
+        for rank in Rank:
+            self._child(self._deliveries, "sent", rank.name.lower())
+            self._child(self._deliveries, "dead", rank.name.lower())
         registry.register(self)
 
     def _child(self, family: Any, *labels: str) -> Any:
