@@ -215,7 +215,7 @@ class FakeTelegram:
         return self.updates
 
     def get_webhook_info(self, payload: dict[str, Any]) -> dict[str, Any]:
-        return {"url": self.webhook_url, "has_custom_certificate": False, "pending_update_count": 0}
+        return {"url": self.webhook_url, "has_custom_certificate": False, "pending_update_count": len(self.updates)}
 
 
 _METHODS: dict[str, Callable[[FakeTelegram, dict[str, Any]], Any]] = {

@@ -1,0 +1,235 @@
+"""Log lines, in one form for journald, files and people. Lets no secret through, and no line that another wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import logging
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, cast
+from urllib.parse import quote
+
+import attrs
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from .errors import RelayError
+
+PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
+COLOURS = {"debug": 90, "info": 32, "warning": 33, "error": 31, "critical": 35}
+FRAMES = 6  # of ours, the innermost, are told of an exception
+LONGEST_TEXT = 1000  # characters of one value; what is longer is no fact any more
+SHORTEST_SECRET = 4  # masking a shorter one would garble every line
+SHAPES = (
+    r"/bot[0-9]+:[^/\s]+|token=[^&\s\"']+|Bearer \S+|Basic \S+"  # each begins with a letter or sign: re is fast then
+)
+KEPT = re.compile("/bot|token=|Bearer |Basic |")  # what of it is shown
+FORGERY = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)  # could end, colour or reorder a line
+HOME = str(Path(__file__).parent)
+
+
+def set_up_logs(
+    *,
+    level: str,
+    form: str,
+    secrets: Iterable[str],
+    stream: BinaryIO | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
+    """Send every line of this process, the libraries' too, to *stream* (stderr) in one form.
+
+    *form* is "json", "console" or "auto". *secrets* are masked wherever they turn up.
+    """
+    file = sys.stderr.buffer if stream is None else stream
+    terminal = file.isatty()
+    journal = is_journal(file, environ.get("JOURNAL_STREAM", ""))
+    chain: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        Shorten(detailed=level == "debug"),
+        Clean(secrets),
+        Head(timed=not journal),
+    ]
+    if form == "console" or (form == "auto" and terminal):
+        chain.append(Console(colours=terminal and not environ.get("NO_COLOR")))
+    else:
+        chain.append(Json(priorities=journal))
+    structlog.configure(
+        processors=chain,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, Forgiving(file))),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(
+        handlers=[Libraries()], level=max(logging.INFO, logging.getLevelName(level.upper())), force=True
+    )
+    logging.captureWarnings(True)
+    sys.excepthook = process_crashed
+    threading.excepthook = lambda args: process_crashed(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def is_journal(file: BinaryIO, journal_stream: str) -> bool:
+    """Whether *file* is the very stream to journald that ``$JOURNAL_STREAM`` names by device and inode."""
+    try:
+        status = os.fstat(file.fileno())
+    except (OSError, ValueError):  # ValueError: no descriptor, as io.UnsupportedOperation
+        return False
+    return journal_stream == f"{status.st_dev}:{status.st_ino}"
+
+
+def process_crashed(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Tell what ends the process or a thread in our form, for Python's own would show every line of it."""
+    if not issubclass(kind, KeyboardInterrupt | SystemExit):
+        structlog.get_logger().critical("process.crashed", exc_info=(kind, error, trace))
+
+
+class Forgiving:
+    """A stream whose reader may go away: a log line that nobody can read must not stop an alert."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
+            self._file.write(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._file.flush()
+
+
+class Libraries(logging.Handler):
+    """Brings what aiohttp, asyncio and the rest have to say into our form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, "library.logged", library=record.name, said=record.getMessage(), exc_info=record.exc_info
+        )
+
+
+@attrs.frozen
+class Head:
+    """Puts first what every line has: when (journald knows by itself), how bad, what happened."""
+
+    timed: bool = attrs.field(kw_only=True)
+
+    def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
+        head = {"level": "error" if method == "exception" else method, "event": facts.pop("event")}
+        if not self.timed:
+            return {**head, **facts}
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        return {"time": now.replace("+00:00", "Z"), **head, **facts}
+
+
+@attrs.frozen
+class Shorten:
+    """Turns an exception into its type, its words where they cannot be a customer's, and where in our code it was."""
+
+    detailed: bool = attrs.field(kw_only=True)
+
+    def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
+        found = facts.pop("exc_info", None)
+        if found is None or found is False:
+            return facts
+        error = found[1] if isinstance(found, tuple) else found
+        if not isinstance(error, BaseException):
+            error = sys.exc_info()[1]
+        if error is not None:
+            facts["error"] = self.words(error)
+            if cause := error.__cause__ or error.__context__:
+                facts["cause"] = self.words(cause)
+            facts["where"] = where(error)
+        return facts
+
+    def words(self, error: BaseException) -> str:
+        """Only machinery's own complaints are quoted; a ValueError, say, may hold what a customer wrote."""
+        kind = type(error)
+        machinery = isinstance(error, OSError | RelayError) or any(
+            base.__module__ == "sqlite3" for base in kind.__mro__
+        )
+        return f"{kind.__name__}: {error}" if self.detailed or machinery else kind.__name__
+
+
+def where(error: BaseException) -> list[str]:
+    """Our own innermost frames, outermost first; of a stranger's exception its last frame."""
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [found for found in frames if found[0].co_filename.startswith(HOME)] or frames[-1:]
+    return [f"{Path(code.co_filename).name}:{line} {code.co_name}" for code, line in own[-FRAMES:]]
+
+
+class Clean:
+    """Masks secrets and takes the sting out of control characters, in every value of every line."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        known = {
+            form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in (secret, quote(secret, safe=""))
+        }
+        self._secret = re.compile("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), SHAPES]))
+        self._recent = functools.lru_cache(maxsize=512)(self._text)  # most values come again and again
+
+    def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
+        for key, value in facts.items():
+            facts[key] = self.text(value) if type(value) is str else self.value(value)
+        return facts
+
+    def value(self, value: object) -> object:
+        if isinstance(value, str):
+            return self.text(value)
+        if value is None or isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+            return value
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item) for item in value]
+        return self.text(str(value))
+
+    def text(self, text: str) -> str:
+        return self._recent(text) if len(text) < 100 else self._text(text)
+
+    def _text(self, text: str) -> str:
+        text = self._secret.sub(lambda found: KEPT.match(found[0])[0] + "***", text)  # type: ignore[index]
+        if not text.isprintable():
+            text = FORGERY.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
+
+
+@attrs.frozen
+class Json:
+    """One JSON object a line; journald gets its priority in front, so that ``journalctl -p err`` works."""
+
+    priorities: bool = attrs.field(kw_only=True)
+
+    def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> bytes:
+        line = msgspec.json.encode(facts)
+        return PRIORITIES.get(facts["level"], b"") + line if self.priorities else line
+
+
+@attrs.frozen
+class Console:
+    """A line for a person."""
+
+    colours: bool = attrs.field(kw_only=True)
+
+    def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> bytes:
+        time, level, event = str(facts.pop("time", ""))[11:19], facts.pop("level"), facts.pop("event")
+        shown = f"\x1b[{COLOURS[level]}m{level:<8}\x1b[0m" if self.colours else f"{level:<8}"
+        told = " ".join(f"{key}={self.plain(value)}" for key, value in facts.items())
+        return f"{time} {shown} {event:<24} {told}".strip().encode()
+
+    @staticmethod
+    def plain(value: object) -> str:
+        return (
+            value
+            if isinstance(value, str) and re.fullmatch(r"[^\s\"]+", value)
+            else msgspec.json.encode(value).decode()
+        )
