@@ -81,7 +81,7 @@ class Door:
         kind = request.headers.get(hdrs.CONTENT_TYPE)
         if kind is not None and not _JSON.fullmatch(kind.partition(";")[0].strip()):
             raise Refused(415, "Send JSON: Content-Type: application/json.")
-        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("", "identity"):
+        if hdrs.CONTENT_ENCODING in request.headers:
             raise Refused(415, "Send the body as it is, without Content-Encoding.")
         headers, now = request.headers, self._clock.wall()
         signatures, timestamps = headers.getall(SIGNATURE_HEADER, []), headers.getall(TIMESTAMP_HEADER, [])
