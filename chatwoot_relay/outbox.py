@@ -147,6 +147,12 @@ class Tally:
     expired: int
 
 
+class Damaged(sqlite3.DatabaseError):
+    """What SQLite raises where it stumbles over damage by itself."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
 def open_database(path: Path) -> sqlite3.Connection:
     """The outbox's connection. Raises NotOurDatabase, or sqlite3.DatabaseError where the file is damaged."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0, cached_statements=256)
@@ -180,7 +186,7 @@ def _claim_file(db: sqlite3.Connection, path: Path) -> None:
             f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
         )
     if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise sqlite3.DatabaseError("database disk image is malformed")
+        raise Damaged("database disk image is malformed")
 
 
 def _version(db: sqlite3.Connection) -> int:
@@ -189,16 +195,16 @@ def _version(db: sqlite3.Connection) -> int:
 
 def salvage(path: Path) -> list[tuple[Any, ...]]:
     """What was still owed according to a damaged file, as far as it can be read; see :meth:`Store.adopt`."""
-    rows: list[tuple[Any, ...]] = []
-    # What was read before the damage is what there is.
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
-        rows.extend(
-            db.execute(
-                "SELECT id, destination, conversation, memory, rank, content, accepted_at, attempts FROM deliveries"
-                " WHERE state IN ('pending', 'sending') AND rank >= 0 ORDER BY seq"
-            )
-        )
-    return rows
+    rows: dict[int, tuple[Any, ...]] = {}
+    for way in ("", "NOT INDEXED"):
+        # What was read before the damage is what there is, and an index may be whole where its table is not.
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
+            for row in db.execute(
+                "SELECT seq, id, destination, conversation, memory, rank, content, accepted_at, attempts"  # noqa: S608
+                f" FROM deliveries {way} WHERE state IN ('pending', 'sending') AND rank >= 0 ORDER BY seq"
+            ):
+                rows[row[0]] = row
+    return [rows[seq] for seq in sorted(rows)]
 
 
 class Store:
@@ -226,18 +232,23 @@ class Store:
 
     def adopt(self, rows: list[tuple[Any, ...]], *, now: float) -> None:
         """Owe again what was rescued from a damaged file; what an attempt was made for may have been told."""
-        self.db.execute("BEGIN IMMEDIATE")
-        for id, destination, conversation, memory, rank, content, accepted_at, attempts in rows:
-            known = unpack(content)
-            if known is not None:
-                self.enqueue(
-                    known, id=id, destination=destination, conversation=conversation, now=now, memory=memory, rank=rank
-                )
-                self.db.execute(
-                    "UPDATE deliveries SET accepted_at = ?, ambiguous = ? WHERE id = ?",
-                    (accepted_at, min(attempts, 1), id),
-                )
-        self.db.execute("COMMIT")
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
+        # Sends in flight settle by seq: what is rescued keeps its own, and a new one is none that was ever used.
+        db.execute("INSERT INTO sqlite_sequence VALUES ('deliveries', ?)", (int(self.wall() * 1000),))
+        for seq, id, destination, conversation, memory, rank, content, accepted_at, attempts in rows:
+            if unpack(content) is None:
+                continue
+            with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError, TypeError):
+                db.execute(
+                    "INSERT INTO deliveries (seq, id, state, destination, conversation, memory, rank, content,"
+                    " accepted_at, born, since, held, attempts, ambiguous)"
+                    " VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                    (seq, id, destination, conversation, memory, rank, content, accepted_at, now, now,
+                     attempts, min(attempts, 1)),
+                )  # fmt: skip
+                self._refresh(destination, conversation, 0.0)
+        db.execute("COMMIT")
 
     # --- taking in ---
 
@@ -444,7 +455,7 @@ class Store:
         if ambiguous:
             self.db.execute("UPDATE deliveries SET ambiguous = ambiguous + 1 WHERE seq = ?", (seq,))
             row = self.db.execute("SELECT ambiguous FROM deliveries WHERE seq = ?", (seq,)).fetchone()
-            if row[0] >= MAX_AMBIGUOUS:
+            if row is not None and row[0] >= MAX_AMBIGUOUS:
                 self.bury(seq, now=now, reason=f"maybe told: {reason}", outcome="ambiguous")
                 return True
         self._settle(seq, "pending", now, "ambiguous" if ambiguous else "retry", reason, due=due)
@@ -497,7 +508,8 @@ class Store:
 
     def _lane(self, seq: int, due: float) -> None:
         row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
-        self._refresh(row[0], row[1], due)
+        if row is not None:
+            self._refresh(row[0], row[1], due)
 
     def _refresh(self, destination: str, conversation: str, due: float) -> None:
         where = (destination, conversation)

@@ -91,6 +91,7 @@ class Outbox:
         self._standing: _Standing | None = None
         self._thread: threading.Thread | None = None
         self._low = False
+        self._asked: set[asyncio.Future[Any]] = set()  # what the thread owes an answer to
 
     # --- the loop's side ---
 
@@ -98,13 +99,17 @@ class Outbox:
         """Take the lock, open or make the file, recover. Raises Taken, NotOurDatabase, OSError, sqlite3.Error."""
         self._loop = asyncio.get_running_loop()
         self.dead: asyncio.Future[None] = self._loop.create_future()
-        known = self.path.with_name(self.path.name + ".lock").exists()
+        self._base = self.clock.wall() - self.clock.monotonic()
+        lock = self.path.with_name(self.path.name + ".lock")
+        known = lock.exists()
         self._lock = Lock(self.path)
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            os.chmod(self.path, 0o600)
             self._store = self._open(known)
+            os.chmod(self.path, 0o600)
         except BaseException:
+            if not known:  # the lock says that the file is ours, and it may not be
+                lock.unlink()
             self._lock.release()
             raise
         self._thread = threading.Thread(target=self._serve, name="outbox", daemon=True)
@@ -116,7 +121,11 @@ class Outbox:
 
     async def do(self, run: Callable[[Store], T]) -> T:
         """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk."""
+        if self.dead.done():
+            raise OutboxUnavailable("the outbox's thread has died")
         future: asyncio.Future[T] = self._loop.create_future()
+        self._asked.add(future)
+        future.add_done_callback(self._asked.discard)
         self._queue.put(_Item(run, future))
         return await future
 
@@ -170,7 +179,7 @@ class Outbox:
         store.wall = self.clock.wall
         return store
 
-    def _replace(self, error: sqlite3.DatabaseError) -> Store:
+    def _replace(self, error: sqlite3.Error) -> Store:
         """Set a damaged file aside, take along what can still be read of it, begin a new one."""
         stamp = datetime.fromtimestamp(self.clock.wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
         aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
@@ -198,7 +207,13 @@ class Outbox:
                 pass
         except BaseException as error:
             log.critical("outbox.died", error=repr(error))
-            self._loop.call_soon_threadsafe(_fail, self.dead, error)
+            self._loop.call_soon_threadsafe(self._bury, error)
+
+    def _bury(self, error: BaseException) -> None:
+        """The thread has died, and with it the process will; nobody is to wait for it."""
+        self.dead.set_exception(error)
+        unavailable = OutboxUnavailable("the outbox's thread has died")
+        _resolve([(future, None, unavailable) for future in tuple(self._asked)])
 
     def _batch(self, first: _Item[Any] | _Park | None) -> bool:
         """Everything that waits, in one transaction and one sync."""
@@ -260,7 +275,7 @@ class Outbox:
         try:
             result = run(self._store)
         except Exception as error:
-            if isinstance(error, sqlite3.OperationalError) or not db.in_transaction:
+            if isinstance(error, sqlite3.OperationalError) or _is_damage(error) or not db.in_transaction:
                 raise
             db.execute("ROLLBACK TO item")
             db.execute("RELEASE item")
@@ -271,7 +286,7 @@ class Outbox:
     def _give_up(self, error: sqlite3.Error) -> None:
         if self._store.db.in_transaction:
             self._store.db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.DatabaseError) and _is_damage(error):
+        if _is_damage(error):
             self._store.db.close()
             self._store = self._replace(error)
             return
@@ -287,8 +302,8 @@ class Outbox:
         return self._low
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _DAMAGED
+def _is_damage(error: Exception) -> bool:
+    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
@@ -300,7 +315,3 @@ def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None
         else:
             future.set_exception(error)
 
-
-def _fail(future: asyncio.Future[None], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
