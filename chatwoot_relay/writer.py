@@ -19,7 +19,7 @@ import structlog
 from .clock import Clock
 from .errors import NotOurDatabase, OutboxUnavailable, Taken
 from .models import Delivery
-from .outbox import Store, Tally, open_database, salvage
+from .outbox import Died, Store, Tally, open_database, salvage
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ FREE_DISK = 64 * 1024 * 1024
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
-Claims = tuple[list[Delivery], list[str]]
+Claims = tuple[list[Delivery], list[Died]]
 
 
 @attrs.define(eq=False)
@@ -39,7 +39,7 @@ class _Item(Generic[T]):
 
 
 @attrs.define(eq=False)
-class _Standing:
+class Place:
     """The sender's claim that waits until there is something to claim; served with the very commit that accepts it."""
 
     future: asyncio.Future[Claims]
@@ -49,7 +49,7 @@ class _Standing:
 
 @attrs.frozen(eq=False)
 class _Park:
-    standing: _Standing
+    standing: Place
     run: Callable[[Store], Claims] | None
 
 
@@ -88,7 +88,7 @@ class Outbox:
         self._max_pending = max_pending
         self._base = 0.0
         self._queue: queue.SimpleQueue[_Item[Any] | _Park | None] = queue.SimpleQueue()
-        self._standing: _Standing | None = None
+        self._standing: Place | None = None
         self._thread: threading.Thread | None = None
         self._low = False
         self._asked: set[asyncio.Future[Any]] = set()  # what the thread owes an answer to
@@ -129,11 +129,11 @@ class Outbox:
         self._queue.put(_Item(run, future))
         return await future
 
-    def stand(self) -> _Standing:
+    def stand(self) -> Place:
         """A place for a claim that waits; see :meth:`park`."""
-        return _Standing(self._loop.create_future())
+        return Place(self._loop.create_future())
 
-    def park(self, standing: _Standing, run: Callable[[Store], Claims] | None) -> None:
+    def park(self, standing: Place, run: Callable[[Store], Claims] | None) -> None:
         """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried at once."""
         self._queue.put(_Park(standing, run))
 
@@ -314,4 +314,3 @@ def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None
             future.set_result(result)
         else:
             future.set_exception(error)
-
