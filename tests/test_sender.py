@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,7 @@ async def test_backoff_is_jittered(tmp_path: Path) -> None:
         await made.owe("a")
         await made.wait(100)
         times = [call.at for call in made.line.sends]
-        gaps = [round(b - a, 1) for a, b in zip(times, times[1:], strict=False)]
+        gaps = [round(b - a, 1) for a, b in pairwise(times)]
         assert gaps[:8] == [0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
 
 
