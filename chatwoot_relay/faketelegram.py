@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 from aiohttp import web
 
-from chatwoot_relay.entities import Entity, Unparsable, parse_html, utf16_length
+from .entities import Entity, Unparsable, parse_html, utf16_length
 
 TOKEN = "123456:built-in"  # noqa: S105 - opens nothing but this fake
 KEPT = 1000  # messages; the oldest go
@@ -74,6 +74,7 @@ class FakeTelegram:
     webhook_url: str = ""
     messages: deque[Message] = attrs.field(factory=lambda: deque(maxlen=KEPT))
     calls: deque[Call] = attrs.field(factory=lambda: deque(maxlen=100 * KEPT))
+    version: int = 0  # grows with every call read and done
     _last_id: int = 0
     _changed: asyncio.Event = attrs.field(factory=asyncio.Event)
 
@@ -126,6 +127,7 @@ class FakeTelegram:
         return payload
 
     def _tell(self) -> None:
+        self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -10,8 +10,8 @@ import attrs
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-import chatwoot_relay
-from chatwoot_relay.models import MAX_ID, Alert
+from . import __version__
+from .models import MAX_ID, Alert
 
 TAG = "Chatwoot Integration"
 YES = Meta(extra_json_schema={"const": True})
@@ -282,7 +282,7 @@ def openapi() -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "chatwoot-relay",
-            "version": chatwoot_relay.__version__,
+            "version": __version__,
             "summary": "Chatwoot alerts and webhooks, durably relayed to a Telegram chat.",
             "description": "An accepted alert is on disk before it is answered, and is told at least once or kept as a "
             "dead letter. Every error is a problem (RFC 9457); every answer carries `X-Request-ID`. Credentials are "
