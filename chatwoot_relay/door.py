@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import re
 from collections import OrderedDict
@@ -195,8 +196,6 @@ class Door:
 
 
 def _parse_address(text: str) -> Any:
-    import ipaddress
-
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -272,11 +271,10 @@ def _make_converter() -> Converter:
         lambda kind: get_origin(kind) is Annotated and any(isinstance(arg, msgspec.Meta) for arg in get_args(kind)[1:]),
         _leaf,
     )
-    fields = attrs.fields_dict(Alert)
-    whole = attrs.resolve_types(Alert, include_extras=True) and fields["conversation_id"].type
-    converter.register_structure_hook_func(lambda kind: kind == attrs.fields(Alert).conversation_id.type, _number)
-    assert whole is not None
-    converter.register_structure_hook(Alert, make_dict_structure_fn(Alert, converter, left_out=override(omit=True)))
+    hook = make_dict_structure_fn(
+        Alert, converter, left_out=override(omit=True), conversation_id=override(struct_hook=_number)
+    )
+    converter.register_structure_hook(Alert, hook)
     return converter
 
 

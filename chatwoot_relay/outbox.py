@@ -558,6 +558,10 @@ class Store:
     def tally(self) -> Tally:
         return Tally(**dict(self.db.execute("SELECT name, value FROM counters")))
 
+    def counts(self) -> dict[str, int]:
+        """The tally, as a dict."""
+        return attrs.asdict(self.tally())
+
     def list(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
         """The newest rows, without their content."""
         where, values = ("WHERE state = ?", (state,)) if state else ("", ())

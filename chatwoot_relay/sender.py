@@ -107,7 +107,8 @@ class Sender:
         self._streak: set[str] = set()  # deliveries that failed since the last success
         self._outage = 0  # probes and holds since the last success: how far probing has backed off
         self._dues: list[float] = []
-        self._turn = 0
+        self._claims = 0
+        self.turns = 0  # of the task: the watchdog sees by it that it lives
         self._changed = asyncio.Event()
         self._stopping = False
         self._error: BaseException | None = None
@@ -142,6 +143,16 @@ class Sender:
                 if not waiters:
                     del self._waiters[id]
 
+    async def wait(self, future: asyncio.Future[Outcome | None], seconds: float) -> Outcome | None:
+        """What a watched future becomes within so many seconds, else None."""
+        if not future.done():
+            timer = asyncio.get_running_loop().call_later(seconds, _expire, future)
+            try:
+                await future
+            finally:
+                timer.cancel()
+        return future.result()
+
     def holds(self) -> dict[str, Hold]:
         """What is held now: by chat id, and "" for the bot."""
         return dict(self._holds)
@@ -175,6 +186,7 @@ class Sender:
         standing = self._outbox.stand()
         timer: asyncio.Task[None] | None = None
         while not self._stopping:
+            self.turns += 1
             permits, wait = self._permits()
             self._outbox.park(standing, self._claim(permits))
             standing.future.add_done_callback(self._nudge)
@@ -190,7 +202,7 @@ class Sender:
             if standing.future.done():
                 claimed, died = standing.future.result()
                 standing = self._outbox.stand()
-                self._turn += 1
+                self._claims += 1
                 for delivery in claimed:
                     await self._begin(delivery)
                 for id in died:
@@ -210,6 +222,10 @@ class Sender:
         for task in (*self._in_flight, *self._tasks):
             task.cancel()
         await asyncio.gather(*self._in_flight, *self._tasks, return_exceptions=True)
+
+    def poke(self) -> None:
+        """Have a turn, if only to show that it can."""
+        self._changed.set()
 
     def give_up_waiting(self) -> None:
         """Every waiting request is answered now."""
@@ -258,7 +274,7 @@ class Sender:
     def _claim(self, permits: Mapping[str, int]) -> Callable[[Store], Claims] | None:
         if not permits:
             return None
-        fair = FAIR_AGE if self._turn % FAIR_TURN == FAIR_TURN - 1 else None
+        fair = FAIR_AGE if self._claims % FAIR_TURN == FAIR_TURN - 1 else None
         max_age = self._max_age
 
         def claim(store: Store) -> Claims:
@@ -531,6 +547,11 @@ class Sender:
         if not task.cancelled() and task.exception() is not None:
             self._error = task.exception()
             self._changed.set()
+
+
+def _expire(future: asyncio.Future[Outcome | None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:

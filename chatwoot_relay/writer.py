@@ -83,6 +83,7 @@ class Outbox:
         self.clock = clock or Clock()
         self.fault: str | None = None  # why nothing can be written
         self.tally = Tally(accepted=0, pending=0, sending=0, sent=0, dead=0, expired=0)
+        self.oldest: float | None = None  # when the oldest that is owed was born
         self.damaged: str | None = None  # where a damaged predecessor was set aside
         self._max_pending = max_pending
         self._base = 0.0
@@ -234,12 +235,12 @@ class Outbox:
             if db.total_changes != changes:
                 self._store.remember("alive_wall", self.clock.wall())
                 self._store.remember("alive_at", self.now())
-            tally = self._store.tally()
+            tally, oldest = self._store.tally(), self._store.oldest_waiting()
             db.execute("COMMIT")
             if db.total_changes != changes and self.fault is not None:
                 log.info("outbox.recovered", after=self.fault)
                 self.fault = None
-            self.tally = tally
+            self.tally, self.oldest = tally, oldest
         except sqlite3.Error as error:
             self._give_up(error)
             unavailable = OutboxUnavailable(f"the outbox cannot be written: {error}")
