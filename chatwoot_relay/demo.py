@@ -7,22 +7,105 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import re
+import tempfile
 import time
+import webbrowser
+from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import attrs
-from aiohttp import web
+from aiohttp import ClientSession, web
 
-from .faketelegram import FakeTelegram, Message
+from . import server
+from .faketelegram import TOKEN, FakeTelegram, Message
+from .settings import Settings, is_loopback, load
+from .telemetry import set_up_logs
 
+PASSED = ("RELAY_HOST", "RELAY_PORT")
 SHOWN = 100  # messages on the page
 FIELDS = ("message_id", "text", "silent", "reply_to", "at", "edited")
 PULSE = 15.0  # seconds between signs of life to a page that has nothing new to see
 ACCOUNT = {"id": 1, "name": "Acme Support"}
+
+
+# --- Running ---
+
+
+def run_demo(environ: Mapping[str, str], *, open_browser: bool = False) -> None:
+    """Run until SIGINT or SIGTERM; of *environ* only PASSED counts. Raises Taken or ConfigurationError."""
+    set_up_logs(level="error", form="auto", secrets=())
+    asyncio.run(_run(environ, open_browser=open_browser))
+
+
+async def _run(environ: Mapping[str, str], *, open_browser: bool) -> None:
+    telegram = FakeTelegram()
+    with tempfile.TemporaryDirectory(prefix="chatwoot-relay-demo-") as folder:
+        async with telegram.serving() as api:
+            settings = _settings(environ, api, Path(folder))
+            app = server.build(settings)
+            add_page(app, telegram)
+            telling: list[asyncio.Task[None]] = []
+
+            def ready(addresses: list[str]) -> None:
+                base = addresses[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+                print(_banner(base, api, public=not is_loopback(settings.relay_host)), flush=True)
+                telling.append(asyncio.create_task(_tell(base)))
+                if open_browser:
+                    webbrowser.open(base)
+
+            await server.run(settings, app=app, ready=ready)
+            await asyncio.gather(*telling, return_exceptions=True)
+
+
+def _settings(environ: Mapping[str, str], api: str, folder: Path) -> Settings:
+    values = {
+        "TELEGRAM_BOT_TOKEN": TOKEN,
+        "TELEGRAM_CHAT_ID": "-1001234567890",
+        "TELEGRAM_API_URL": api,
+        "CHATWOOT_URL": "https://app.chatwoot.com",
+        "CHATWOOT_ACCOUNT_ID": str(ACCOUNT["id"]),
+        "RELAY_DATABASE": str(folder / "outbox.db"),
+        "RELAY_ALLOW_ANONYMOUS": "yes",  # nothing here is worth a token, and loopback is the default
+        "RELAY_PACING": "off",  # there is nobody to be gentle to
+    }
+    return load({**values, **{name: environ[name] for name in PASSED if name in environ}}, directory=folder)
+
+
+def _banner(base: str, api: str, *, public: bool) -> str:
+    alert = {"severity": "high", "reason": "REQUESTED_HUMAN", "conversation_id": 4521, "message": "A person, please!"}
+    event = {"event": "message_created", "conversation": {"id": 4521}, "message": {"content": "Is anybody there?"}}
+    curl = f"curl {base}/api/v1/chatwoot/%s -H 'Content-Type: application/json' \\\n    -d '%s'"
+    warning = "\nAnybody who reaches this machine can read and post here.\n" if public else ""
+    return f"""
+The relay runs, with a Telegram built in ({api}).
+No token is used, no other machine is asked, nothing is kept.
+{warning}
+  The chat, live    {base}/
+  The API           {base}/docs
+  Health            {base}/api/v1/chatwoot/health
+
+Raise an alert:
+
+  {curl % ("alerts", json.dumps(alert))}
+
+Post an event, as Chatwoot would:
+
+  {curl % ("webhook", json.dumps(event))}
+
+Ctrl+C ends it."""
+
+
+async def _tell(base: str) -> None:
+    async with ClientSession() as session:
+        for route, body in story(time.time()):
+            async with session.post(f"{base}/api/v1/chatwoot/{route}", json=body) as answer:
+                answer.raise_for_status()
 
 
 # --- The story ---
@@ -30,7 +113,6 @@ ACCOUNT = {"id": 1, "name": "Acme Support"}
 
 def story(now: float) -> list[tuple[str, dict[str, Any]]]:
     """What is posted, in order: (route, body). The events have the shape in which Chatwoot sends them."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     dispute = {
         "severity": "high",
         "reason": "NEGATIVE_SENTIMENT",
@@ -38,7 +120,7 @@ def story(now: float) -> list[tuple[str, dict[str, Any]]]:
         "customer_name": "John Doe",
         "customer_email": "john@example.com",
         "message": "THIS IS RIDICULOUS!!! WHERE IS MY PAYMENT???",
-        "timestamp": stamp,
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - 200)),
         "additional_info": {"user_id": "user_123", "order_id": "order_456"},
     }
     outage = {
@@ -50,58 +132,61 @@ def story(now: float) -> list[tuple[str, dict[str, Any]]]:
         "message": "Your checkout charges me twice & shows <error 500>. @support please, I need this today.",
         "additional_info": {"cart": "€ 1,249.00", "attempts": 3},
     }
-    karl = _conversation(1045, "Karl Müller", "karl@customer.example", now)
-    taken = {"assignee": {"id": 11, "name": "Anna Petrova", "type": "user"}, "assignee_type": "User"}
-    with_anna = {**karl, "meta": {**karl["meta"], **taken}, "updated_at": now + 2}
-    change = [{"assignee_id": {"previous_value": None, "current_value": 11}}]
-    contact = {key: value for key, value in karl["meta"]["sender"].items() if key != "type"}
+    karl = {"id": 643, "name": "Karl Müller", "email": "karl@customer.example", "type": "contact"}
     anna = {"id": 11, "name": "Anna Petrova", "email": "anna@acme.example", "type": "user"}
+
+    def conversation(at: float, status: str, assignee: dict[str, Any] | None = None) -> dict[str, Any]:
+        kind = "User" if assignee else None
+        return {
+            "id": 1045,
+            "status": status,
+            "inbox_id": 22,
+            "channel": "Channel::WebWidget",
+            "messages": [],
+            "meta": {"sender": karl, "assignee": assignee, "assignee_type": kind, "team": None},
+            "priority": None,
+            "created_at": int(now - 180),
+            "updated_at": at,
+            "account": ACCOUNT,
+        }
+
+    def turned(at: float, status: str, assignee: dict[str, Any] | None = None) -> dict[str, Any]:
+        whole = conversation(at, status, assignee)
+        return {**whole, "event": "conversation_status_changed", "changed_attributes": None}
+
+    def said(at: float, number: int, sender: dict[str, Any], content: str, where: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "event": "message_created",
+            "id": number,
+            "content": content,
+            "message_type": "outgoing" if sender is anna else "incoming",
+            "private": False,
+            "created_at": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(at)),
+            "sender": sender if sender is anna else {name: sender[name] for name in ("id", "name", "email")},
+            "inbox": {"id": 22, "name": "Shop website"},
+            "account": ACCOUNT,
+            "conversation": where,
+        }
+
+    taken = {
+        "event": "conversation_updated",
+        "changed_attributes": [{"assignee_id": {"previous_value": None, "current_value": 11}}],
+    }
+    with_bot, open_, with_anna = (
+        conversation(now - 180, "pending"),
+        conversation(now - 90, "open"),
+        conversation(now - 20, "open", anna),
+    )
     return [
         ("alerts", dispute),
-        ("webhook", {**karl, "event": "conversation_status_changed", "changed_attributes": None}),
-        ("webhook", _message(karl, 88101, "incoming", contact, "My parcel says delivered, but it is not here.", now + 1)),
-        ("webhook", {**with_anna, "event": "conversation_updated", "changed_attributes": change}),
-        ("webhook", _message(with_anna, 88102, "outgoing", anna, "Hi Karl, Anna here. I'm looking into it.", now + 3)),
+        ("webhook", said(now - 180, 88101, karl, "My parcel says delivered, but it is not here.", with_bot)),
+        ("webhook", turned(now - 150, "open")),
+        ("webhook", said(now - 90, 88102, karl, "Hello? Is this a bot? I want a person.", open_)),
+        ("webhook", {**conversation(now - 30, "open", anna), **taken}),
+        ("webhook", said(now - 20, 88103, anna, "Hi Karl, Anna here. I'm looking into it.", with_anna)),
+        ("webhook", turned(now, "resolved", anna)),
         ("alerts", outage),
-        ("webhook", {**with_anna, "event": "conversation_status_changed", "status": "resolved", "updated_at": now + 5}),
     ]
-
-
-def _conversation(number: int, name: str, email: str, now: float) -> dict[str, Any]:
-    sender = {"id": 643, "name": name, "email": email, "type": "contact"}
-    return {
-        "id": number,
-        "status": "open",
-        "inbox_id": 22,
-        "channel": "Channel::WebWidget",
-        "messages": [],
-        "labels": [],
-        "meta": {"sender": sender, "assignee": None, "assignee_type": None, "team": None},
-        "priority": None,
-        "waiting_since": int(now),
-        "created_at": int(now),
-        "updated_at": now,
-        "account": ACCOUNT,
-    }
-
-
-def _message(
-    conversation: dict[str, Any], number: int, kind: str, sender: dict[str, Any], content: str, now: float
-) -> dict[str, Any]:
-    return {
-        "event": "message_created",
-        "id": number,
-        "content": content,
-        "content_type": "text",
-        "content_attributes": {},
-        "message_type": kind,
-        "private": False,
-        "created_at": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(now)),
-        "sender": sender,
-        "inbox": {"id": 22, "name": "Shop website"},
-        "account": ACCOUNT,
-        "conversation": conversation,
-    }
 
 
 # --- The page ---
@@ -131,16 +216,17 @@ def add_page(app: web.Application, telegram: FakeTelegram) -> None:
         """Server-sent events: the latest messages, again after every change."""
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await stream.prepare(request)
-        while not stopping.is_set():
-            seen = telegram.version
-            latest = [_as_json(message) for message in list(telegram.messages)[-SHOWN:]]
-            await stream.write(f"data: {json.dumps(latest)}\n\n".encode())
-            while telegram.version == seen and not stopping.is_set():
-                waits = [asyncio.ensure_future(wait) for wait in (telegram.change(), stopping.wait())]
-                await asyncio.wait(waits, timeout=PULSE, return_when=asyncio.FIRST_COMPLETED)
-                for wait in waits:
-                    wait.cancel()
-                await stream.write(b": still here\n\n")
+        with contextlib.suppress(ConnectionError):  # the page was closed
+            while not stopping.is_set():
+                seen = telegram.version
+                latest = [_as_json(message) for message in list(telegram.messages)[-SHOWN:]]
+                await stream.write(f"data: {json.dumps(latest)}\n\n".encode())
+                while telegram.version == seen and not stopping.is_set():
+                    waits = [asyncio.ensure_future(wait) for wait in (telegram.change(), stopping.wait())]
+                    await asyncio.wait(waits, timeout=PULSE, return_when=asyncio.FIRST_COMPLETED)
+                    for wait in waits:
+                        wait.cancel()
+                    await stream.write(b": still here\n\n")
         return stream
 
     async def stop(app: web.Application) -> None:

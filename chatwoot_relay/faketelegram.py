@@ -18,9 +18,10 @@ from .entities import Entity, Unparsable, parse_html, utf16_length
 
 TOKEN = "123456:built-in"  # noqa: S105 - opens nothing but this fake
 KEPT = 1000  # messages; the oldest go
-_LIVE = re.compile(  # what Telegram makes live by itself
-    r"(?P<email>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)|(?P<url>https?://[^\s<>]+[^\s<>.,;:!?)'\"])"
-    r"|(?<![\w/@#])(?:(?P<mention>@[A-Za-z]\w{3,31})|(?P<bot_command>/[A-Za-z]\w{0,63})|(?P<hashtag>#\d*[^\W\d]\w*))\b"
+_LIVE = re.compile(  # what Telegram makes live by itself; near enough for a picture
+    r"(?P<email>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)|(?P<url>https?://[^\s<>]+[^\s<>.,;:!?'\"])"
+    r"|(?<!\w)(?P<mention>@[A-Za-z0-9_]{4,32})\b|(?<!\w)(?P<hashtag>#\d*[^\W\d]\w*)"
+    r"|(?<![\w/<>])(?P<bot_command>/[A-Za-z0-9_]{1,64})(?![\w/<>])"
 )
 
 

@@ -214,7 +214,7 @@ ROUTES = (
         description="No body. Goes the whole way to the chat and tells the truth about it; it is not told later.",
         credentials=TOKEN,
         answers=(
-            _good(200, "It stands in the chat.", "TestAnswer", sent=TESTED),
+            _good(200, "It stands in the chat.", "TestAnswer", "X-Delivery-ID", sent=TESTED),
             *(_401, _429, _500, _SAID, _503, _504),
         ),
     ),
@@ -235,7 +235,8 @@ ROUTES = (
         path="/metrics",
         name="tell_metrics",
         summary="Metrics in Prometheus text",
-        answers=(_good(200, "The numbers now.", "text/plain"), _500),
+        credentials=TOKEN,
+        answers=(_good(200, "The numbers now.", "text/plain"), _401, _500),
     ),
     Route(
         method="GET",
