@@ -17,10 +17,11 @@ import cattrs
 import cattrs.gen
 import msgspec
 
-from chatwoot_relay.events import Attachment, Change, Event, Message, Person, Role
-from chatwoot_relay.models import MAX_ID
+from .events import Attachment, Change, Event, Message, Person, Role
+from .markup import clean
+from .models import MAX_ID
 
-MAX_TEXT = 4000  # code points of a message that are kept; fewer are shown
+MAX_TEXT = 2000  # code points of a message that are kept; fewer are shown
 MAX_WORD = 300  # of anything else
 MAX_ITEMS = 20  # labels, attachments, changes, answers
 
@@ -150,9 +151,11 @@ class WireRoot:
 
 
 def _text(value: object, limit: int) -> str:
+    """A string with what is shown of it at most; cleaned before it is cut, so that nothing invisible fills it."""
     if not isinstance(value, str):
         return ""
-    value = value[:limit]
+    if len(value) > limit:
+        value = clean(value, limit=limit)[:limit]
     return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
 
 

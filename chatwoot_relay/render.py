@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from .markup import Html, block, clean, cut, fill, guard, line, units
+from .markup import Html, block, clean, cut, fill, line, units
 from .models import Alert, Content, Notice
 
 TELEGRAM_LIMIT = 4096

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
-from chatwoot_relay.events import Decision, Event, Ignored, Memory, Message, Role, What
+from .events import Decision, Event, Ignored, Memory, Message, Role, What
 
 LATER = 60.0  # seconds; a status event so much later than the opening is no copy of it: what closed it was lost
 MAX_SAID = 500  # code points of the customer's last message that are remembered
@@ -174,7 +174,8 @@ def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
         return _turn(event, known)
     message = event.message if event.name == "message_created" and _customers(event.message) else None
     belated = message is not None and 0 < message.id <= known.closed_message  # of an episode that was told and closed
-    if known.status in _CLOSED and not belated and (message or not told or not _older(event, known)):
+    bots = known.status == "pending" and not told  # nothing told that an older event could belong to
+    if known.status in _CLOSED and not belated and (message or bots or not _older(event, known)):
         return _turn(event, known)
     if message is None or belated or repeated or known.waiting or _person_has_it(event, known):
         return None
@@ -322,7 +323,6 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
         said_key=said_key,
         newest=_newest(event, known),
         updated_at=max(known.updated_at, event.updated_at),
-        alert=None,
     )
     return Decision(what=what, memory=memory, opens=True, said=said, keys=keys)
 
