@@ -155,7 +155,7 @@ def _text(value: object, limit: int) -> str:
     if not isinstance(value, str):
         return ""
     if len(value) > limit:
-        value = clean(value, limit=limit)[:limit]
+        value = clean(value[: 64 * limit], limit=limit)[:limit]
     return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
 
 
