@@ -272,7 +272,8 @@ def _of_answer(message: Message) -> list[What]:
 def _of_changes(event: Event, known: Memory) -> list[What]:
     found, twin = [], False
     ended = {"resolved": What.RESOLVED, "snoozed": What.SNOOZED}.get(event.status)
-    if ended and known.status == "open" and known.announced != event.status and not _older(event, known):
+    was_open = "open" in (known.status, known.announced) and known.announced != event.status
+    if ended and was_open and not _older(event, known):
         found.append(ended)  # the status event may be late or lost
     elif event.change("status") and event.status == known.announced:
         twin = True

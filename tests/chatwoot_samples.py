@@ -1,4 +1,4 @@
-"""What Chatwoot's own code sent, and an outbox made of two dicts. Run as a program it writes the expected texts anew."""
+"""What Chatwoot's own code sent, and an outbox made of two dicts. As a program it writes the expected texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from chatwoot_relay import chatwoot, notices, routing
 from chatwoot_relay.events import Decision, Event, Memory
-from chatwoot_relay.models import Alert, Content, Notice
+from chatwoot_relay.models import Alert, Content
 
 HERE = Path(__file__).parent / "samples"
 CHATWOOT = HERE / "chatwoot"

@@ -226,7 +226,9 @@ def test_an_e_mail_is_told_with_its_subject() -> None:
 
 def test_a_changed_message_is_told_only_where_everything_is() -> None:
     """Receipts look the same."""
-    assert headline(document("message_updated--delivered-noise")) == "✏️ A message was changed: Jane Doe: Black Friday -30%"
+    assert (
+        headline(document("message_updated--delivered-noise")) == "✏️ A message was changed: Jane Doe: Black Friday -30%"
+    )
 
 
 def test_automation_of_a_message_tells_the_message() -> None:

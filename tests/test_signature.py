@@ -88,13 +88,25 @@ def test_a_stranger_cannot_make_the_clock_look_wrong() -> None:
     assert check("sha256=" + "0" * 64, now=NOW + 10_000) is Verdict.MISMATCH
 
 
-@pytest.mark.parametrize("timestamp", ["١٧٩٥٣٦٥٤٩٦", "1_795365496", " 1795365496", "1795365496 ", "+1795365496", "", "1" * 13, "1.5", "-1", "1795365496\n", "\udcff"])  # fmt: skip
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        "١٧٩٥٣٦٥٤٩٦", "1_795365496", " 1795365496", "1795365496 ", "+1795365496", "", "1" * 13, "1.5", "-1",
+        "1795365496\n", "\udcff",
+    ],
+)  # fmt: skip
 def test_a_timestamp_is_ascii_digits_alone(timestamp: str) -> None:
     """int() would take several of these."""
     assert check(timestamp=timestamp) is Verdict.MALFORMED
 
 
-@pytest.mark.parametrize("signature", ["", "sha256=", "sha1=" + "0" * 64, sign()[7:], sign().upper(), sign() + "0", sign()[:-1], " " + sign(), "sha256=" + "\udcff" * 64, "\ud800"])  # fmt: skip
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "", "sha256=", "sha1=" + "0" * 64, sign()[7:], sign().upper(), sign() + "0", sign()[:-1], " " + sign(),
+        "sha256=" + "\udcff" * 64, "\ud800",
+    ],
+)  # fmt: skip
 def test_a_hostile_signature_is_refused_and_never_an_error(signature: str) -> None:
     """Headers hold any byte."""
     assert check(signature) in (Verdict.MALFORMED, Verdict.MISMATCH)
