@@ -658,21 +658,9 @@ def play(room: Chatwoot, model: Model, what: str) -> list[dict[str, Any]]:
     return events
 
 
+HANDOVERS = ["hand_over", "hand_over_assigned"]
 STEPS = st.lists(
-    st.sampled_from(
-        [
-            "write",
-            "write",
-            "hand_over",
-            "hand_over_assigned",
-            "take",
-            "release",
-            "answer",
-            "resolved",
-            "snoozed",
-            "pending",
-        ]
-    ),
+    st.sampled_from([*HANDOVERS, "write", "write", "take", "release", "answer", "resolved", "snoozed", "pending"]),
     max_size=14,
 )
 
