@@ -35,6 +35,11 @@ _BREAKS = re.compile(r"\r\n?|[\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
+def sane(text: str) -> str:
+    """The same without lone surrogates, which no UTF-8 can hold."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
 def clean(text: str, *, limit: int) -> str:
     """NFC text without control and bidi characters or lone surrogates; enough of it to be cut at *limit*.
 
@@ -48,7 +53,7 @@ def clean(text: str, *, limit: int) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """At most *limit* code points and an ellipsis, cut back to a whole grapheme; through one only if it fills the limit."""
+    """At most *limit* code points and an ellipsis, cut back to a whole grapheme (through one that fills the limit)."""
     if len(text) <= limit:
         return text
     at = limit

@@ -11,8 +11,8 @@ import prometheus_client
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from chatwoot_relay import __version__
-from chatwoot_relay.models import OUTCOME_LABELS, Rank
+from . import __version__
+from .models import OUTCOME_LABELS, Rank
 
 
 @attrs.frozen(kw_only=True)

@@ -51,7 +51,9 @@ class Alert:
     ] = None
     additional_info: Annotated[
         dict[str, Any] | None,
-        Meta(description="Anything else worth a line each.", examples=[{"user_id": "user_123", "order_id": "order_456"}]),
+        Meta(
+            description="Anything else worth a line each.", examples=[{"user_id": "user_123", "order_id": "order_456"}]
+        ),
     ] = None
     left_out: int = 0  # members of additional_info that were not kept; ours, not part of the public shape
 
@@ -103,6 +105,7 @@ class Delivery:
     content: Content
     rank: int
     accepted_at: float  # wall clock, seconds
+    born: float  # the outbox's clock, seconds
     attempt: int  # counts this one
     ambiguous: int = 0  # earlier attempts whose fate is unknown
     reply_to: tuple[str, int] | None = None  # (chat id, message id) of the alert it belongs to

@@ -16,11 +16,11 @@ from typing import Any
 import attrs
 from dotenv import dotenv_values
 
-from chatwoot_relay import kinds
-from chatwoot_relay.errors import ConfigurationError
-from chatwoot_relay.kinds import Rate as Rate
-from chatwoot_relay.kinds import Secret as Secret
-from chatwoot_relay.kinds import is_loopback as is_loopback
+from . import kinds
+from .errors import ConfigurationError
+from .kinds import Rate as Rate
+from .kinds import Secret as Secret
+from .kinds import is_loopback as is_loopback
 
 LARGEST_FILE = 64 * 1024  # bytes of a file that holds one value
 EVENT_WORDS = frozenset({"useful", "all", "handoff"})

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from chatwoot_relay.errors import RelayError
+from .errors import RelayError
 
 PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
 COLOURS = {"debug": 90, "info": 32, "warning": 33, "error": 31, "critical": 35}
