@@ -12,6 +12,7 @@ import msgspec
 from chatwoot_relay import chatwoot, notices, routing
 from chatwoot_relay.events import Decision, Event, Memory
 from chatwoot_relay.models import Alert, Content
+from chatwoot_relay.render import render
 
 HERE = Path(__file__).parent / "samples"
 CHATWOOT = HERE / "chatwoot"
@@ -80,28 +81,15 @@ class Relay:
         return [content for content in self.told if isinstance(content, Alert)]
 
 
-def spell(content: Content) -> str:
-    """An alert or a notice, for people who review what they would be told."""
-    if isinstance(content, Alert):
-        lines = [f"ALERT, {content.severity}: {content.reason}"]
-        lines += [f"#{content.conversation_id} · {content.customer_name} · {content.customer_email}"]
-        lines += [f"at {content.timestamp} · {content.chatwoot_url}"]
-        lines += [f"• {label}: {value}" for label, value in (content.additional_info or {}).items()]
-    else:
-        lines = [content.headline, "silent" if content.silent else "with a sound"]
-        lines += [f"{label}: {value}" for label, value in content.facts]
-        lines += [str(content.url)]
-    message = content.message or ""
-    return "\n".join([*lines, "", *([ascii(message[:400])[1:-1]] if message else [])])
-
-
 def expected(name: str) -> str:
-    """A sample alone on a fresh outbox, by default and where everything is told."""
-    parts = []
+    """A sample alone on a fresh outbox: what Telegram is sent by default, and where everything is told."""
+    parts, before = [], ""
     for mode in ("useful", "all"):
         relay = Relay(events=frozenset({mode}))
         what = relay.say(document(name))
-        parts.append("\n".join([f"=== {mode}: {what}", *map(spell, relay.told)]))
+        text = "".join(str(render(content)) for content in relay.told)
+        parts.append(f"=== {mode}: {what}\n" + ("(the same)" if text and text == before else text) + "\n")
+        before = text
     return "\n".join(parts).rstrip() + "\n"
 
 
