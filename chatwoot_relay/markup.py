@@ -35,6 +35,11 @@ _BREAKS = re.compile(r"\r\n?|[\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
+def sane(text: str) -> str:
+    """The same without lone surrogates, which no UTF-8 can hold."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
 def clean(text: str, *, limit: int) -> str:
     """NFC text without control and bidi characters or lone surrogates; enough of it to be cut at *limit*.
 

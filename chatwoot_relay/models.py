@@ -103,6 +103,7 @@ class Delivery:
     content: Content
     rank: int
     accepted_at: float  # wall clock, seconds
+    born: float  # the outbox's clock, seconds
     attempt: int  # counts this one
     ambiguous: int = 0  # earlier attempts whose fate is unknown
     reply_to: tuple[str, int] | None = None  # (chat id, message id) of the alert it belongs to

@@ -223,7 +223,7 @@ ROUTES = (
         path="/api/v1/chatwoot/health",
         name="tell_health",
         summary="Health",
-        description="Never blocks and never touches the network. Degraded: it accepts, but Telegram is not taking it or "
+        description="Never blocks, never touches the network. Degraded: it accepts, but Telegram is not taking it or "
         "the operator must act.",
         answers=(
             _good(200, "It accepts.", "Health", healthy=HEALTHY, degraded=DEGRADED),

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from .markup import Html, block, clean, cut, fill, guard, line, units
+from .markup import Html, block, clean, cut, fill, line, sane, units
 from .models import Alert, Content, Notice
 
 TELEGRAM_LIMIT = 4096
@@ -190,4 +190,4 @@ def _keep(message: str) -> str:
 
 def _short_rows(info: dict[str, Any]) -> Iterable[tuple[str, str]]:
     for key, value in list(info.items())[:INFO_LINES]:
-        yield key[:200], spell(value)[:500]
+        yield sane(key[:200]), sane(spell(value)[:500])

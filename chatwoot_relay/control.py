@@ -1,0 +1,129 @@
+"""The Unix socket beside the database, for `chatwoot-relay outbox`: who can open it may read and redrive. Sends nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from .errors import RelayError
+from .outbox import Store
+from .writer import Outbox
+
+Verb = Callable[[Outbox, dict[str, Any]], Awaitable[Any]]
+
+
+async def _list(outbox: Outbox, args: dict[str, Any]) -> Any:
+    return await outbox.do(lambda store: store.list(state=args.get("state"), limit=int(args.get("limit", 50))))
+
+
+async def _show(outbox: Outbox, args: dict[str, Any]) -> Any:
+    return await outbox.do(lambda store: store.show(str(args["id"])))
+
+
+async def _redrive(outbox: Outbox, args: dict[str, Any]) -> Any:
+    ids = args.get("ids")
+    return await outbox.do(lambda store: store.redrive(ids, now=outbox.now()))
+
+
+async def _tally(outbox: Outbox, _: dict[str, Any]) -> Any:
+    return await outbox.do(lambda store: store.counts())
+
+
+async def _backup(outbox: Outbox, args: dict[str, Any]) -> Any:
+    """A consistent copy at args["path"], made by the one connection: a second writer may harm an older SQLite's WAL."""
+
+    def copy(store: Store) -> int:
+        target = Path(args["path"])
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
+        with contextlib.closing(sqlite3.connect(target)) as db:
+            store.db.backup(db)
+        return target.stat().st_size
+
+    return await outbox.do(copy)
+
+
+VERBS: dict[str, Verb] = {"list": _list, "show": _show, "redrive": _redrive, "tally": _tally, "backup": _backup}
+
+
+def socket_path(database: Path) -> Path:
+    return database.with_name(database.name + ".sock")
+
+
+@contextlib.contextmanager
+def _reachable(path: Path) -> Any:
+    """The socket's address; by way of a descriptor where its path is longer than an address may be."""
+    if len(os.fsencode(path)) < 100:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+@contextlib.asynccontextmanager
+async def serve_control(outbox: Outbox, status: Callable[[], dict[str, Any]]) -> AsyncIterator[None]:
+    """Answer `outbox` commands while it lasts. *status* tells `doctor` how things stand."""
+
+    async def perform(request: web.Request) -> web.StreamResponse:
+        verb = request.match_info["verb"]
+        if verb == "status":
+            return web.json_response(status())
+        if verb not in VERBS:
+            return web.json_response({"error": "unknown verb"}, status=404)
+        args = await request.json()
+        if verb != "backup":
+            return web.json_response(await VERBS[verb](outbox, args))
+        # The caller writes the file, for we may not be allowed to write where it wants it.
+        copy = outbox.path.with_name(outbox.path.name + ".backup")
+        try:
+            await _backup(outbox, {"path": copy})
+            response = web.StreamResponse()
+            await response.prepare(request)
+            with copy.open("rb") as file:
+                while chunk := file.read(256 * 1024):
+                    await response.write(chunk)
+            return response
+        finally:
+            copy.unlink(missing_ok=True)
+
+    app = web.Application()
+    app.router.add_post("/{verb}", perform)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    path = socket_path(outbox.path)
+    path.unlink(missing_ok=True)  # we hold the lock: whoever left it is gone
+    try:
+        with _reachable(path) as address:
+            mask = os.umask(0o177)
+            try:
+                await web.UnixSite(runner, address).start()
+            finally:
+                os.umask(mask)
+        yield
+    finally:
+        await runner.cleanup()
+        path.unlink(missing_ok=True)
+
+
+async def ask(database: Path, verb: str, **args: Any) -> Any:
+    """Have the running service do it; raises ConnectionError or OSError where none runs."""
+    with _reachable(socket_path(database)) as address:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(address)) as session,
+            session.post(f"http://relay/{verb}", json=args) as response,
+        ):
+            if response.status != 200:
+                raise RelayError(f"the running service could not do it (HTTP {response.status}); its log says why")
+            if verb == "backup":
+                return await response.read()
+            return json.loads(await response.read())

@@ -1,0 +1,296 @@
+"""The one door for outside data: read, authenticate, parse, check. Unverified bytes go no further than here."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Annotated, Any, get_args, get_origin
+
+import attrs
+import msgspec
+from aiohttp import hdrs, web
+from cattrs import Converter
+from cattrs.errors import ClassValidationError
+from cattrs.gen import make_dict_structure_fn, override
+
+from .chatwoot import delivery_key, signed_key
+from .clock import Clock
+from .errors import Complaint, Refused
+from .markup import sane
+from .models import MAX_ID, Alert
+from .pacing import Window
+from .settings import Settings
+from .signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Verdict, token_matches, tokens, verify
+
+MAX_ALERT = 1024 * 1024
+MAX_BODY = 10 * 1024 * 1024
+MAX_IN_FLIGHT = 32 * 1024 * 1024
+MAX_VALUES = 600_000  # members and elements in one body; more would cost more memory than a body is worth
+BODY_TIMEOUT = 15.0
+MAX_CLIENTS = 10_000
+SKEW_SHOWN = 600.0  # seconds for which a signature refused for its time is a sign of a wrong clock
+
+_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json|text/json", re.IGNORECASE)
+_CHALLENGE = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="chatwoot-relay", Basic realm="chatwoot-relay"'}
+_HINTS = {
+    Verdict.MISSING: "the request carries no X-Chatwoot-Signature",
+    Verdict.MALFORMED: "the signature's headers are not of Chatwoot's form",
+    Verdict.STALE: "the signature is more than five minutes off: is a clock wrong?",
+    Verdict.MISMATCH: "the signature does not match: another secret, or something changed the body on its way",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """A body that was read, and what its sender proved. Its bytes are parsed only through :meth:`Door.document`."""
+
+    body: bytes = attrs.field(repr=False)
+    token: bool  # presented RELAY_TOKEN
+    signature: Verdict
+    transport: tuple[str, ...]  # duplicate keys of this very posting
+
+
+class Door:
+    """Reads requests under the limits, and knows the credentials."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._token = settings.relay_token.reveal().encode() if settings.relay_token else None
+        self._secrets = tuple(secret.reveal().encode() for secret in settings.chatwoot_webhook_secret)
+        self._proxies = settings.relay_trusted_proxies
+        self._rate = settings.relay_rate_limit
+        self._clock = clock
+        self._in_flight = 0
+        self._clients: OrderedDict[str, Window] = OrderedDict()
+        self._skewed_at = float("-inf")
+        self.refusals: dict[str, int] = {}  # signatures refused, by what was wrong with them
+
+    @property
+    def skewed(self) -> bool:
+        """Whether a signature of ours was lately refused for its time: a clock is wrong, here or at Chatwoot."""
+        return self._clock.monotonic() - self._skewed_at < SKEW_SHOWN
+
+    # --- reading ---
+
+    async def read(self, request: web.Request) -> Entry:
+        """The body and its credentials, within size and time. Raises Refused 408, 413, 415, 503."""
+        body = await self._read_body(request)
+        kind = request.headers.get(hdrs.CONTENT_TYPE)
+        if kind is not None and not _JSON.fullmatch(kind.partition(";")[0].strip()):
+            raise Refused(415, "Send JSON: Content-Type: application/json.")
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("", "identity"):
+            raise Refused(415, "Send the body as it is, without Content-Encoding.")
+        headers, now = request.headers, self._clock.wall()
+        signatures, timestamps = headers.getall(SIGNATURE_HEADER, ()), headers.getall(TIMESTAMP_HEADER, ())
+        verdict = Verdict.MISSING
+        if self._secrets:
+            verdict = verify(secrets=self._secrets, signatures=signatures, timestamps=timestamps, body=body, now=now)
+        if verdict is not Verdict.VALID and signatures:
+            self.refusals[verdict] = self.refusals.get(verdict, 0) + 1
+        if verdict is Verdict.STALE:
+            self._skewed_at = self._clock.monotonic()
+        transport = [delivery_key(value) for value in headers.getall(DELIVERY_HEADER, ())[:1] if value]
+        if verdict is Verdict.VALID:
+            transport.append(signed_key(timestamps[0], body))
+        return Entry(body=body, token=self.has_token(request), signature=verdict, transport=tuple(transport))
+
+    async def _read_body(self, request: web.Request) -> bytes:
+        too_large = Refused(413, "The body is larger than 10 MiB.", close=True)
+        if (request.content_length or 0) > MAX_BODY:
+            raise too_large
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                while chunk := await request.content.readany():
+                    size += len(chunk)
+                    self._in_flight += len(chunk)
+                    if size > MAX_BODY:
+                        raise too_large
+                    if self._in_flight > MAX_IN_FLIGHT:
+                        raise Refused(503, "Too many large requests at once.", headers={"Retry-After": "3"}, close=True)
+                    chunks.append(chunk)
+        except TimeoutError:
+            raise Refused(408, f"The body did not arrive within {BODY_TIMEOUT:.0f} s.", close=True) from None
+        except web.RequestPayloadError:
+            raise Refused(400, "The body is not valid HTTP.", close=True) from None
+        finally:
+            self._in_flight -= size
+        return b"".join(chunks)
+
+    # --- who may enter ---
+
+    def has_token(self, request: web.Request) -> bool:
+        """Whether RELAY_TOKEN is set and was presented."""
+        if self._token is None:
+            return False
+        authorization = request.headers.getall(hdrs.AUTHORIZATION, ())
+        query = request.raw_path.partition("?")[2]
+        return token_matches(tokens(authorization=authorization, query=query), self._token)
+
+    def demand_token(self, presented: bool) -> None:
+        """Raises Refused 401 where a token is set and was not presented."""
+        if self._token is not None and not presented:
+            raise Refused(401, "Present RELAY_TOKEN: Authorization: Bearer …, as Basic password, or as ?token=….", headers=_CHALLENGE)
+
+    def demand_any(self, entry: Entry) -> None:
+        """Raises Refused 401 unless a valid signature or the token came, or none is configured."""
+        if self._token is None and not self._secrets:
+            return
+        if not entry.token and entry.signature is not Verdict.VALID:
+            hint = _HINTS[entry.signature] if self._secrets else "RELAY_TOKEN was not presented"
+            raise Refused(401, f"Not let in: {hint}.", headers=_CHALLENGE)
+
+    @property
+    def wants_token(self) -> bool:
+        return self._token is not None
+
+    def client(self, request: web.Request) -> str:
+        """The client's address: the peer's, or what the trusted proxies in front of it say."""
+        address = request.remote or ""
+        hops = [hop.strip() for value in request.headers.getall("X-Forwarded-For", ()) for hop in value.split(",")]
+        while hops and self._trusted(address):
+            hop = _address(hops.pop())
+            if hop is None:
+                break
+            address = hop
+        return address or "local"
+
+    def _trusted(self, address: str) -> bool:
+        known = _parse_address(address)
+        return known is None and not address or known is not None and any(known in network for network in self._proxies)
+
+    def count(self, client: str) -> dict[str, str]:
+        """One more request of that client. Returns the RateLimit headers; raises Refused 429 over the limit."""
+        if self._rate is None:
+            return {}
+        limit, seconds, now = self._rate.limit, self._rate.seconds, self._clock.monotonic()
+        window = self._clients.pop(client, None) or Window(limit, seconds)
+        self._clients[client] = window
+        if len(self._clients) > MAX_CLIENTS:
+            self._clients.popitem(last=False)
+        wait = window.earliest(now) - now
+        if wait <= 0:
+            window.note(now)
+        remaining, reset = window.free(now), max(1, -int(-(window.earliest(now, window.free(now)) - now) // 1))
+        headers = {
+            "RateLimit-Policy": f'"alerts";q={limit};w={seconds}',
+            "RateLimit": f'"alerts";r={remaining};t={reset}',
+            "RateLimit-Limit": str(limit),
+            "RateLimit-Remaining": str(remaining),
+            "RateLimit-Reset": str(reset),
+        }
+        if wait > 0:
+            headers["Retry-After"] = str(max(1, -int(-wait // 1)))
+            raise Refused(429, f"More than {limit} alerts in {seconds} s from one client.", headers=headers)
+        return headers
+
+    # --- what it says ---
+
+    def document(self, entry: Entry) -> Any:
+        """The JSON value of a body. Raises Refused 400."""
+        return parse(entry.body)
+
+
+def _parse_address(text: str) -> Any:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _address(hop: str) -> str | None:
+    """An address as proxies write it: bare, in brackets, with a port."""
+    match = re.fullmatch(r"\[?([0-9A-Fa-f:.]+?)\]?(?::\d+)?", hop) if hop.count(":") <= 1 or hop.startswith("[") else None
+    known = _parse_address(match[1] if match else hop)
+    return None if known is None else str(known)
+
+
+def parse(body: bytes) -> Any:
+    """Any JSON that RFC 8259 allows: lone surrogates and numbers of any size too; the last of duplicate keys counts."""
+    if len(body) > MAX_ALERT and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise Refused(400, "The body has too many values.")
+    try:
+        return msgspec.json.decode(body)
+    except RecursionError:
+        raise Refused(400, "The body is nested too deeply.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass  # not JSON, or a rarity that only the standard library takes
+    try:
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, parse_int=_any_int)
+    except RecursionError:
+        raise Refused(400, "The body is nested too deeply.") from None
+    except UnicodeDecodeError:
+        raise Refused(400, "The body is not UTF-8.") from None
+    except ValueError:
+        raise Refused(400, "The body is empty." if not body.strip() else "The body is not JSON.") from None
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _any_int(digits: str) -> int | str:
+    """Python refuses to read longer numbers; as text they harm nobody."""
+    return int(digits) if len(digits) < 4000 else digits
+
+
+# --- the strict converter: stock cattrs would turn null into "None", 7.9 into 7 and True into 1 ---
+
+
+def _leaf(kind: Any) -> Callable[[Any, Any], Any]:
+    """Check a member against its annotation, the very one that the OpenAPI document shows."""
+
+    def structure(value: Any, _: Any) -> Any:
+        try:
+            return msgspec.convert(sane(value) if isinstance(value, str) else value, kind)
+        except msgspec.ValidationError as error:
+            words = str(error)
+            raise ValueError("must not be blank" if "regex" in words else words[0].lower() + words[1:]) from None
+
+    return structure
+
+
+def _number(value: Any, _: Any = None) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,18}", value):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON knows one kind of number: 12345.0 is whole
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_ID:
+        raise ValueError("expected a whole number from 1 to 9223372036854775807, or its digits in a string")
+    return value
+
+
+def _make_converter() -> Converter:
+    converter = Converter(detailed_validation=True)
+    converter.register_structure_hook_factory(
+        lambda kind: get_origin(kind) is Annotated and any(isinstance(arg, msgspec.Meta) for arg in get_args(kind)[1:]),
+        _leaf,
+    )
+    hook = make_dict_structure_fn(
+        Alert, converter, left_out=override(omit=True), conversation_id=override(struct_hook=_number)
+    )
+    converter.register_structure_hook(Alert, hook)
+    return converter
+
+
+_converter = _make_converter()
+
+
+def read_alert(document: Any) -> Alert:
+    """An alert from a JSON value. Raises Refused 422 with every complaint at once."""
+    if not isinstance(document, dict):
+        raise Refused(422, "The body is no JSON object.", errors=(Complaint("$", "expected an object"),))
+    try:
+        return _converter.structure(document, Alert)
+    except ClassValidationError as invalid:
+        complaints = tuple(
+            Complaint(f"$.{note.name}", "is required" if isinstance(error, KeyError) else str(error))
+            for error, note in invalid.group_exceptions()[0]
+        )
+        places = ", ".join(complaint.path for complaint in complaints)
+        raise Refused(422, f"The alert's shape is wrong at {places}.", errors=complaints) from None

@@ -1,0 +1,400 @@
+"""The routes and the middleware that turns every error into a problem. Rules live elsewhere; here is who asks whom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import attrs
+import structlog
+from aiohttp import hdrs, web
+
+from . import chatwoot, notices, routing
+from .clock import Clock
+from .door import MAX_ALERT, Door, Entry, read_alert
+from .errors import OutboxUnavailable, Refused
+from .events import Decision, Memory
+from .metrics import Metrics
+from .models import Alert, Ambiguous, Content, Dead, Operator, Outcome, Rank, Retry, Sent, WaitBot, WaitChat
+from .outbox import Accepted, Conflict, Ignored
+from .render import trim
+from .sender import Sender
+from .settings import Settings
+from .writer import Outbox
+
+log = structlog.get_logger()
+
+TEAM = "team"  # the one destination there is; deliveries name it, settings say which chat it is
+RETRY_AFTER = "3"
+KEY_LIMIT = 255
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@attrs.define(kw_only=True)
+class Relay:
+    """What the handlers work with."""
+
+    settings: Settings
+    clock: Clock
+    door: Door
+    outbox: Outbox
+    sender: Sender
+    metrics: Metrics
+    stopping: bool = False  # answer what is in flight, accept no more
+    draining: bool = False  # tell clients to go elsewhere
+
+    def refusal(self) -> str | None:
+        """Why nothing can be accepted now, or None."""
+        return "the relay is stopping" if self.stopping else self.outbox.refusal()
+
+
+RELAY = web.AppKey("RELAY", Relay)
+
+
+# --- answers ---
+
+
+def reply(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.Response(
+        status=status, body=json.dumps(body, ensure_ascii=False).encode(), content_type="application/json", headers=headers
+    )
+
+
+def problem(status: int, detail: str, **members: Any) -> web.Response:
+    """An error as RFC 9457 has it, with ``success`` and ``message`` for those who know the older shape."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **members,
+        "success": False,
+        "message": detail,
+    }
+    response = web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json")
+    _sign(response, secrets.token_hex(8))
+    return response
+
+
+def _sign(response: web.StreamResponse, request_id: str) -> None:
+    response.headers["X-Request-ID"] = request_id
+    response.headers[hdrs.SERVER] = "chatwoot-relay"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+
+
+@web.middleware
+async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error a problem, every request one line in the log and one tick in the metrics."""
+    relay = request.app[RELAY]
+    started = relay.clock.monotonic()
+    given = request.headers.get("X-Request-ID", "")
+    request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(8)
+    detail: str | None = None
+    try:
+        response = await handler(request)
+    except Refused as refused:
+        detail = refused.detail
+        members = {"errors": [attrs.asdict(error) for error in refused.errors]} if refused.errors else {}
+        response = problem(refused.status, refused.detail, **members)
+        response.headers.update(refused.headers)
+        if refused.close:
+            response.force_close()
+    except OutboxUnavailable as unavailable:
+        detail = str(unavailable)
+        response = _unavailable(request, detail)
+    except web.HTTPException as error:
+        detail = _detail(error)
+        response = problem(error.status, detail)
+        if hdrs.ALLOW in error.headers:
+            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+    except Exception:
+        log.exception("request.crashed", request=request_id)
+        response = problem(500, f"Something went wrong on our side; the log has more under {request_id}.")
+    _sign(response, request_id)
+    if relay.draining:
+        response.force_close()
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "other"
+    took = relay.clock.monotonic() - started
+    relay.metrics.request(route=route, status=response.status, seconds=took)
+    quiet = request.method in ("GET", "HEAD") and response.status < 400
+    (log.debug if quiet else log.info)(
+        "request.handled",
+        request=request_id,
+        method=request.method if request.method.isalpha() else "?",
+        route=route,
+        status=response.status,
+        ms=round(took * 1000, 1),
+        client=relay.door.client(request),
+        delivery=response.headers.get("X-Delivery-ID"),
+        detail=detail,
+    )
+    return response
+
+
+def _detail(error: web.HTTPException) -> str:
+    match error.status:
+        case 404:
+            return "There is nothing here. The routes are listed at /docs."
+        case 405:
+            return "This address does not take that method."
+        case 413:
+            return "The body is too large."
+        case _:
+            return f"{error.reason}."
+
+
+def _unavailable(request: web.Request, why: str) -> web.Response:
+    """Nothing was accepted. To Chatwoot it is 429, the only refusal that any of its senders tries again."""
+    status = 429 if request.path.endswith("/webhook") else 503
+    response = problem(status, f"Nothing was accepted: {why}.")
+    response.headers[hdrs.RETRY_AFTER] = RETRY_AFTER
+    return response
+
+
+# --- routes ---
+
+
+async def receive_alert(request: web.Request) -> web.Response:
+    """``POST /api/v1/chatwoot/alerts``: an alert, or a native event that was pointed here."""
+    relay = request.app[RELAY]
+    entry = await relay.door.read(request)
+    if not entry.token and entry.signature != "valid":
+        relay.door.demand_token(entry.token)
+    try:
+        document, refused = relay.door.document(entry), None
+    except Refused as error:
+        document, refused = None, error
+    if isinstance(document, dict) and "event" in document and "severity" not in document:
+        return await _take_event(request, entry, document)
+    if len(entry.body) > MAX_ALERT:
+        raise Refused(413, "An alert has at most 1 MiB.", close=True)
+    relay.door.demand_token(entry.token)
+    limits = relay.door.count(relay.door.client(request))
+    if refused is not None:
+        refused.headers.update(limits)
+        raise refused
+    alert = read_alert(document)
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if len(key) > KEY_LIMIT:
+        raise Refused(400, f"An Idempotency-Key has at most {KEY_LIMIT} characters.")
+    response = await _deliver_alert(relay, trim(alert), key, document)
+    response.headers.update(limits)
+    return response
+
+
+async def _deliver_alert(relay: Relay, alert: Alert, key: str, document: Any) -> web.Response:
+    delivery_id = secrets.token_hex(8)
+    if relay.stopping:
+        raise OutboxUnavailable("the relay is stopping")
+    now = relay.outbox.now()
+    where: dict[str, Any] = {"id": delivery_id, "destination": TEAM, "conversation": str(alert.conversation_id), "now": now}
+    with relay.sender.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as future:
+        if key:
+            canonical = json.dumps(document, sort_keys=True).encode()
+            digest = hashlib.sha256(canonical).hexdigest()
+            idempotency = "key:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+            accepted = await relay.outbox.do(
+                lambda store: store.enqueue_once(alert, key=idempotency, digest=digest, **where)
+            )
+        else:
+            accepted = await relay.outbox.do(lambda store: store.enqueue(alert, **where))
+        if isinstance(accepted, Conflict):
+            raise Refused(409, "This Idempotency-Key was used before with another body.")
+        if accepted.fresh:
+            relay.metrics.accepted("alert")
+            outcome = await _outcome(relay, future, accepted)
+        else:
+            outcome = await _standing(relay, accepted)
+    return _tell_alert(accepted.id, alert.conversation_id, outcome)
+
+
+def _tell_alert(delivery_id: str, conversation_id: int, outcome: Outcome | None) -> web.Response:
+    if isinstance(outcome, Dead):
+        response = problem(502, f"Telegram refused it for good: {outcome.reason}", delivery_id=delivery_id)
+        response.headers["X-Delivery-ID"] = delivery_id
+        return response
+    sent = isinstance(outcome, Sent)
+    body = {
+        "success": True,
+        "message": "Alert forwarded to Telegram" if sent else "Alert queued for Telegram",
+        "telegram_message_id": outcome.message_id if isinstance(outcome, Sent) else None,
+        "conversation_id": conversation_id,
+    }
+    return reply(200 if sent else 202, body, {"X-Delivery-ID": delivery_id})
+
+
+async def _outcome(relay: Relay, future: Any, accepted: Accepted) -> Outcome | None:
+    """What came of a delivery, if it can come within the reply timeout; else None, at once where it cannot."""
+    patience = relay.settings.relay_reply_timeout
+    if not future.done() and (relay.draining or relay.sender.delay(TEAM, ahead=accepted.ahead) > patience):
+        return None
+    result: Outcome | None = await relay.sender.wait(future, patience)
+    return result
+
+
+async def _standing(relay: Relay, accepted: Accepted) -> Outcome | None:
+    """How a delivery that was accepted before stands by now, waiting for it as for a new one."""
+    with relay.sender.watch(accepted.id, patience=relay.settings.relay_reply_timeout) as future:
+        state = await relay.outbox.do(lambda store: store.status(accepted.id)) or accepted
+        if state.state == "sent":
+            return Sent(state.message_id)
+        if state.state == "dead":
+            return Dead(state.reason or "unknown")
+        return await _outcome(relay, future, state)
+
+
+async def receive_webhook(request: web.Request) -> web.Response:
+    """``POST /api/v1/chatwoot/webhook``: any Chatwoot event."""
+    relay = request.app[RELAY]
+    try:
+        entry = await relay.door.read(request)
+    except Refused as refused:
+        if refused.status == 503:  # too many large bodies at once
+            raise OutboxUnavailable(refused.detail.rstrip(".")) from None
+        raise
+    relay.door.demand_any(entry)
+    document = relay.door.document(entry)
+    if not isinstance(document, dict):
+        raise Refused(400, "The body is no JSON object.")
+    return await _take_event(request, entry, document)
+
+
+async def _take_event(request: web.Request, entry: Entry, document: dict[str, Any]) -> web.Response:
+    relay = request.app[RELAY]
+    relay.door.demand_any(entry)
+    if not isinstance(document.get("event"), str):
+        raise Refused(400, "The body has no `event`: an alert belongs to /api/v1/chatwoot/alerts.")
+    settings = relay.settings
+    event = chatwoot.read_event(document, base_url=settings.chatwoot_url, account_id=settings.chatwoot_account_id)
+    del document  # may be large, and holds secrets
+    if relay.stopping:
+        raise OutboxUnavailable("the relay is stopping")
+    wall, delivery_id = relay.clock.wall(), secrets.token_hex(8)
+
+    def decide(memory: Memory | None, repeated: bool) -> tuple[Decision, Content | None]:
+        decision = routing.decide(event, memory, events=settings.relay_events, now=wall, repeated=repeated)
+        return decision, None if decision.what is None else notices.word(event, decision)
+
+    known = event.conversation_id is not None
+    with relay.sender.watch(delivery_id, patience=settings.relay_reply_timeout) as future:
+        accepted = await relay.outbox.do(
+            lambda store: store.receive(
+                decide,
+                key=event.conversation if known else None,
+                happening=event.key,
+                transport=entry.transport,
+                id=delivery_id,
+                destination=TEAM,
+                conversation=str(event.conversation_id) if known else f"event {event.name}"[:100],
+                now=relay.outbox.now(),
+            )
+        )
+        if isinstance(accepted, Ignored):
+            relay.metrics.ignored(accepted.reason)
+            return reply(200, _event_body(f"Webhook ignored: {accepted.reason}", event.name))
+        relay.metrics.accepted("webhook")
+        outcome = await _outcome(relay, future, accepted)
+    sent = isinstance(outcome, Sent)
+    message = "Webhook forwarded to Telegram" if sent else "Webhook queued for Telegram"
+    return reply(200 if sent else 202, _event_body(message, event.name), {"X-Delivery-ID": delivery_id})
+
+
+def _event_body(message: str, event: str) -> dict[str, Any]:
+    return {"success": True, "message": message, "event": event}
+
+
+async def send_test(request: web.Request) -> web.Response:
+    """``POST /api/v1/chatwoot/test``: a test alert goes the whole way, and the answer is the truth about it."""
+    relay = request.app[RELAY]
+    relay.door.demand_token(relay.door.has_token(request))
+    limits = relay.door.count(relay.door.client(request))
+    if relay.stopping:
+        raise OutboxUnavailable("the relay is stopping")
+    patience = relay.settings.relay_reply_timeout
+    if relay.sender.delay(TEAM) > patience:
+        why = relay.sender.trouble() or "Telegram's limits are reached"
+        raise Refused(504, f"The test was not sent: {why}.", headers=limits)
+    alert = Alert(
+        severity="medium",
+        reason="TEST_ALERT",
+        conversation_id=1,
+        message="This is a test. If you can read it, alerts reach this chat.",
+        customer_name="Test Customer",
+        customer_email="test@example.com",
+        timestamp=datetime.fromtimestamp(relay.clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    delivery_id = secrets.token_hex(8)
+    with relay.sender.watch(delivery_id, patience=patience) as future:
+        await relay.outbox.do(
+            lambda store: store.enqueue(
+                alert, id=delivery_id, destination=TEAM, conversation="test", rank=Rank.TEST, now=relay.outbox.now()
+            )
+        )
+        relay.metrics.accepted("test")
+        outcome = await relay.sender.wait(future, patience)
+    if isinstance(outcome, Sent):
+        body = {"success": True, "message": "Test alert sent to Telegram", "telegram_message_id": outcome.message_id}
+        return reply(200, body, {**limits, "X-Delivery-ID": delivery_id})
+    await relay.outbox.do(lambda store: store.withdraw_test(delivery_id))
+    match outcome:
+        case Dead(reason) | Operator(_, reason) | Retry(reason):
+            raise Refused(502, f"Telegram said: {reason}. {_advice(outcome)}", headers=limits)
+        case WaitChat(seconds, _) | WaitBot(seconds, _):
+            raise Refused(504, f"Telegram holds the chat for {seconds:.0f} s; try again then.", headers=limits)
+        case Ambiguous(reason):
+            raise Refused(504, f"Telegram did not answer ({reason}); it may have been told.", headers=limits)
+        case _:
+            raise Refused(504, f"Telegram did not answer within {patience:g} s.", headers=limits)
+
+
+def _advice(outcome: Outcome) -> str:
+    match outcome:
+        case Operator("bot", _):
+            return "Check TELEGRAM_BOT_TOKEN, then run chatwoot-relay doctor."
+        case Operator(_, _):
+            return "Check TELEGRAM_CHAT_ID and the bot's rights there, then run chatwoot-relay doctor."
+        case Retry(_):
+            return "Telegram cannot be reached or is failing; alerts are kept and told later."
+        case _:
+            return "Run chatwoot-relay doctor."
+
+
+async def tell_health(request: web.Request) -> web.Response:
+    """``GET /api/v1/chatwoot/health``: from memory alone."""
+    relay = request.app[RELAY]
+    status, detail = standing(relay)
+    now = datetime.fromtimestamp(relay.clock.wall(), UTC)
+    body = {"status": status, "service": "chatwoot-integration", "timestamp": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z"}
+    if detail is not None:
+        body["detail"] = detail
+    return reply(503 if status == "failing" else 200, body)
+
+
+def standing(relay: Relay) -> tuple[str, str | None]:
+    """healthy, degraded or failing; and why."""
+    refusal = relay.refusal()
+    if refusal is not None:
+        return "failing", refusal
+    trouble = relay.sender.trouble()
+    if trouble is None and relay.outbox.damaged is not None:
+        trouble = f"the database was damaged and set aside as {relay.outbox.damaged}"
+    if trouble is None and relay.door.skewed:
+        trouble = "signatures are refused for their time: a clock is wrong, here or at Chatwoot"
+    return ("healthy", None) if trouble is None else ("degraded", trouble)
+
+
+async def tell_metrics(request: web.Request) -> web.Response:
+    """``GET /metrics``."""
+    relay = request.app[RELAY]
+    relay.door.demand_token(relay.door.has_token(request))
+    page, kind = relay.metrics.render()
+    return web.Response(body=page, headers={hdrs.CONTENT_TYPE: kind})

@@ -1,0 +1,55 @@
+"""What has to be done now and then, by small steps: forget the old, probe a broken disk, tell the team of deaths."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable
+
+from .clock import Clock
+from .errors import OutboxUnavailable
+from .models import Notice
+from .outbox import Store
+from .writer import Outbox
+
+BEAT = 1.0
+TELL_EVERY = 5  # beats
+FORGET_EVERY = 60
+
+
+async def keep(
+    outbox: Outbox, *, clock: Clock, retention: float, destination: str, beat: Callable[[], None] = lambda: None
+) -> None:
+    """Never returns. *beat* is called once a second or oftener: the process's sign of life."""
+    beats = 0
+    forgetting = True
+    reported: str | None = None
+    while True:
+        beat()
+        with contextlib.suppress(OutboxUnavailable):
+            if outbox.refusal() is not None:
+                await outbox.do(lambda store: store.remember("probed_at", outbox.now()))
+            if outbox.damaged != reported:
+                await outbox.do(lambda store: _report_damage(store, outbox, destination))
+                reported = outbox.damaged
+            if beats % TELL_EVERY == 0:
+                await outbox.do(
+                    lambda store: store.announce_deaths(
+                        id=secrets.token_hex(8), destination=destination, now=outbox.now()
+                    )
+                )
+            if forgetting or beats % FORGET_EVERY == 0:
+                forgetting = await outbox.do(lambda store: store.expire(now=outbox.now(), retention=retention)) > 0
+        beats += 1
+        await clock.sleep(0.05 if forgetting else BEAT)
+
+
+def _report_damage(store: Store, outbox: Outbox, destination: str) -> None:
+    notice = Notice(
+        event="relay.database_damaged",
+        headline="⚠️ The relay's database was damaged",
+        facts=(("Set aside as", outbox.damaged or ""), ("Some alerts", "may be lost, or told twice")),
+    )
+    store.enqueue(
+        notice, id=secrets.token_hex(8), destination=destination, conversation="relay", now=outbox.now()
+    )

@@ -1,0 +1,671 @@
+"""The outbox's SQL: durable deliveries, their order, what is remembered. Synchronous; refuses to know threads and clocks.
+
+Every function runs inside a transaction that its caller commits. Times are seconds on the outbox's own clock, which
+runs with the monotonic one and never jumps; ``accepted_at`` alone is the wall clock's, for people.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+from cattrs import Converter
+
+from .errors import NotOurDatabase, OutboxUnavailable
+from .events import Decision, Memory
+from .models import Alert, Content, Delivery, Notice, rank_of
+
+APPLICATION_ID = 0x43575254  # "CWRT"
+SCHEMA_VERSION = 1
+MAX_PENDING = 100_000
+MAX_AMBIGUOUS = 3
+DEAD_KEPT = 90 * 86400.0
+MEMORY_KEPT = 90 * 86400.0
+MAX_MEMORIES = 200_000
+HISTORY_KEPT = 20
+STEP = 200  # rows that housekeeping takes at a time, so that nobody waits for it
+
+SCHEMA = """
+CREATE TABLE deliveries (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'sending', 'sent', 'dead')),
+    destination TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    memory TEXT,                          -- key of the conversation's memory
+    rank INTEGER NOT NULL,
+    content BLOB NOT NULL,                -- JSON with a version
+    accepted_at REAL NOT NULL,            -- wall clock
+    born REAL NOT NULL,
+    since REAL NOT NULL,                  -- RELAY_MAX_AGE counts from here; a redrive sets it anew
+    held REAL NOT NULL,                   -- the destination's held time at birth
+    attempts INTEGER NOT NULL DEFAULT 0,
+    ambiguous INTEGER NOT NULL DEFAULT 0,
+    settled REAL,
+    chat_id TEXT,
+    message_id INTEGER,
+    reason TEXT,
+    history TEXT NOT NULL DEFAULT '[]'    -- [wall clock, outcome, reason], the last ones
+);
+CREATE INDEX deliveries_order ON deliveries (destination, conversation, seq) WHERE state = 'pending';
+CREATE INDEX deliveries_rank ON deliveries (destination, conversation, rank) WHERE state = 'pending';
+CREATE INDEX deliveries_waiting ON deliveries (seq) WHERE state IN ('pending', 'sending');
+CREATE INDEX deliveries_dead ON deliveries (seq) WHERE state = 'dead';
+CREATE INDEX deliveries_settled ON deliveries (state, settled) WHERE settled IS NOT NULL;
+
+-- One row for each conversation that something is owed to. A lane is ready when it is neither busy nor backing off.
+CREATE TABLE lanes (
+    destination TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    rank INTEGER NOT NULL,
+    head INTEGER NOT NULL,
+    due REAL NOT NULL DEFAULT 0,
+    busy INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (destination, conversation)
+) WITHOUT ROWID;
+CREATE INDEX lanes_urgent ON lanes (destination, rank, head) WHERE busy = 0 AND due = 0;
+CREATE INDEX lanes_oldest ON lanes (destination, head) WHERE busy = 0 AND due = 0;
+CREATE INDEX lanes_due ON lanes (due) WHERE due > 0;
+
+CREATE TABLE conversations (
+    key TEXT PRIMARY KEY,
+    memory BLOB NOT NULL,
+    alert TEXT,                           -- id of the delivery that later notices reply to
+    touched REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX conversations_touched ON conversations (touched);
+
+CREATE TABLE seen (
+    key TEXT PRIMARY KEY,
+    delivery TEXT,
+    digest TEXT,
+    at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX seen_at ON seen (at);
+
+CREATE TABLE holds (chat_id TEXT PRIMARY KEY, until REAL NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE held (destination TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE moved (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE facts (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
+
+-- accepted = sent + pending + sending + dead + expired, at every instant: no code path can forget to count.
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counters VALUES ('accepted', 0), ('pending', 0), ('sending', 0), ('sent', 0), ('dead', 0), ('expired', 0);
+CREATE TRIGGER deliveries_accepted AFTER INSERT ON deliveries BEGIN
+    UPDATE counters SET value = value + 1 WHERE name IN ('accepted', new.state);
+END;
+CREATE TRIGGER deliveries_turned AFTER UPDATE OF state ON deliveries WHEN old.state <> new.state BEGIN
+    UPDATE counters SET value = value + CASE name WHEN new.state THEN 1 ELSE -1 END WHERE name IN (old.state, new.state);
+END;
+CREATE TRIGGER deliveries_expired AFTER DELETE ON deliveries BEGIN
+    UPDATE counters SET value = value + CASE name WHEN 'expired' THEN 1 ELSE -1 END WHERE name IN ('expired', old.state);
+END;
+"""
+
+
+@attrs.frozen(kw_only=True)
+class Accepted:
+    """What became of something handed in. *fresh* is False for the repeat of one that is known."""
+
+    id: str
+    state: str = "pending"
+    message_id: int | None = None
+    reason: str | None = None
+    fresh: bool = True
+    ahead: int = 0  # ready conversations that go first, 20 at most
+
+
+@attrs.frozen
+class Ignored:
+    """An event that raises nothing, with its reason."""
+
+    reason: str
+
+
+@attrs.frozen
+class Conflict:
+    """An idempotency key that was used before with another body."""
+
+
+@attrs.frozen(kw_only=True)
+class Tally:
+    """Where everything that was accepted is."""
+
+    accepted: int
+    pending: int
+    sending: int
+    sent: int
+    dead: int
+    expired: int
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """The outbox's connection. Raises NotOurDatabase, or sqlite3.DatabaseError where the file is damaged."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0, cached_statements=256)
+    try:
+        _claim_file(db, path)
+        db.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;"
+            "PRAGMA journal_size_limit=33554432; PRAGMA cache_size=-8192; PRAGMA temp_store=MEMORY;"
+        )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _claim_file(db: sqlite3.Connection, path: Path) -> None:
+    application, version = db.execute("PRAGMA application_id").fetchone()[0], _version(db)
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and (tables or application or version):
+        raise NotOurDatabase(
+            f"RELAY_DATABASE: {path} is another program's database; name a file that is ours or does not exist yet"
+        )
+    if version > SCHEMA_VERSION:
+        raise NotOurDatabase(
+            f"RELAY_DATABASE: {path} was written by a newer chatwoot-relay (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}); upgrade chatwoot-relay again, or name another file"
+        )
+    if version == 0:
+        db.executescript(
+            f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {SCHEMA}"
+            f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+        )
+    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def salvage(path: Path) -> list[tuple[Any, ...]]:
+    """What was still owed according to a damaged file, as far as it can be read; see :meth:`Store.adopt`."""
+    rows: list[tuple[Any, ...]] = []
+    try:
+        db = sqlite3.connect(path)
+        try:
+            for row in db.execute(
+                "SELECT id, destination, conversation, memory, rank, content, accepted_at, attempts FROM deliveries"
+                " WHERE state IN ('pending', 'sending') AND rank >= 0 ORDER BY seq"
+            ):
+                rows.append(row)
+        finally:
+            db.close()
+    except sqlite3.Error:
+        pass  # what was read before the damage is what there is
+    return rows
+
+
+class Store:
+    """The outbox's verbs on one connection. The caller owns the transaction and the thread."""
+
+    def __init__(self, db: sqlite3.Connection, *, max_pending: int = MAX_PENDING) -> None:
+        self.db = db
+        self.max_pending = max_pending
+        self.full = False  # set by the writer: too little disk to accept more
+        self.wall: Callable[[], float] = lambda: 0.0  # set by the writer: wall clock, for people
+
+    def recover(self, *, now: float) -> None:
+        """After a crash: a send that was in flight may have been told, and is repeated once, marked."""
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
+        for seq, rank in db.execute("SELECT seq, rank FROM deliveries WHERE state = 'sending'").fetchall():
+            if rank < 0:
+                self.withdraw(seq)
+            else:
+                self.again(seq, due=0.0, now=now, reason="stopped in the middle of a send", ambiguous=True)
+        db.execute("UPDATE lanes SET due = 0, busy = 0 WHERE due <> 0 OR busy <> 0")
+        db.execute("DELETE FROM deliveries WHERE rank < 0 AND state = 'pending'")
+        db.execute("DELETE FROM lanes WHERE rank < 0")
+        db.execute("COMMIT")
+
+    def adopt(self, rows: list[tuple[Any, ...]], *, now: float) -> None:
+        """Owe again what was rescued from a damaged file; what an attempt was made for may have been told."""
+        self.db.execute("BEGIN IMMEDIATE")
+        for id, destination, conversation, memory, rank, content, accepted_at, attempts in rows:
+            known = unpack(content)
+            if known is not None:
+                self.enqueue(known, id=id, destination=destination, conversation=conversation, now=now, memory=memory, rank=rank)
+                self.db.execute(
+                    "UPDATE deliveries SET accepted_at = ?, ambiguous = ? WHERE id = ?", (accepted_at, min(attempts, 1), id)
+                )
+        self.db.execute("COMMIT")
+
+    # --- taking in ---
+
+    def enqueue(
+        self,
+        content: Content,
+        *,
+        id: str,
+        destination: str,
+        conversation: str,
+        now: float,
+        memory: str | None = None,
+        rank: int | None = None,
+    ) -> Accepted:
+        """One alert or notice is owed from now on. Raises OutboxUnavailable when the queue is full."""
+        db = self.db
+        if self.full:
+            raise OutboxUnavailable("less than 64 MiB of disk are free")
+        if db.execute("SELECT value FROM counters WHERE name = 'pending'").fetchone()[0] >= self.max_pending:
+            raise OutboxUnavailable("the queue is full")
+        rank = rank_of(content) if rank is None else rank
+        seq = db.execute(
+            "INSERT INTO deliveries (id, state, destination, conversation, memory, rank, content, accepted_at, born, since, held)"
+            " VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (id, destination, conversation, memory, int(rank), pack(content), self.wall(), now, now, self._held(destination)),
+        ).lastrowid
+        db.execute(
+            "INSERT INTO lanes (destination, conversation, rank, head) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank), head = min(head, excluded.head)",
+            (destination, conversation, int(rank), seq),
+        )
+        ahead = db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 AND rank <= ?"
+            " AND conversation <> ? LIMIT 20)",
+            (destination, int(rank), conversation),
+        ).fetchone()[0]
+        return Accepted(id=id, ahead=ahead)
+
+    def enqueue_once(self, content: Content, *, key: str, digest: str, id: str, now: float, **where: Any) -> Accepted | Conflict:
+        """The same under an idempotency key: a repeat is answered as the first stands by now."""
+        known = self.db.execute("SELECT delivery, digest FROM seen WHERE key = ?", (key,)).fetchone()
+        if known is None:
+            accepted = self.enqueue(content, id=id, now=now, **where)
+            self._record((key,), id, now, digest)
+            return accepted
+        if known[1] != digest:
+            return Conflict()
+        return self.status(known[0]) or Accepted(id=known[0], state="sent", fresh=False)
+
+    def receive(
+        self,
+        decide: Callable[[Memory | None, bool], tuple[Decision, Content | None]],
+        *,
+        key: str | None,
+        happening: str | None,
+        transport: tuple[str, ...],
+        id: str,
+        destination: str,
+        conversation: str,
+        now: float,
+    ) -> Accepted | Ignored:
+        """One Chatwoot event: memory, keys and delivery change together or not at all.
+
+        *transport* are keys of this very posting; *happening* is the key of what it tells, whatever posting brings it.
+        *decide* gets the conversation's memory and whether the happening was told before.
+        """
+        if self._known(transport):
+            return Ignored("duplicate")
+        before = self._memory(key) if key is not None else None
+        decision, content = decide(before, happening is not None and self._known((happening,)))
+        changed = key is not None and decision.memory is not None and decision.memory != before
+        if changed:
+            self.db.execute(
+                "INSERT INTO conversations (key, memory, touched) VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET memory = excluded.memory, touched = excluded.touched",
+                (key, msgspec.json.encode(decision.memory), now),
+            )
+        if content is None:
+            if changed:
+                self._record(transport, None, now)
+            return Ignored(str(decision.ignored))
+        accepted = self.enqueue(
+            content, id=id, destination=destination, conversation=conversation, now=now, memory=key
+        )
+        self._record((*transport, *decision.keys), id, now)
+        if decision.opens:
+            self.db.execute("UPDATE conversations SET alert = ? WHERE key = ?", (id, key))
+        return accepted
+
+    def _known(self, keys: Iterable[str]) -> bool:
+        return any(self.db.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() for key in keys)
+
+    def _record(self, keys: Iterable[str], delivery: str | None, now: float, digest: str | None = None) -> None:
+        self.db.executemany(
+            "INSERT OR IGNORE INTO seen (key, delivery, digest, at) VALUES (?, ?, ?, ?)",
+            [(key, delivery, digest, now) for key in keys],
+        )
+
+    def _memory(self, key: str) -> Memory | None:
+        row = self.db.execute("SELECT memory FROM conversations WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        try:
+            return _tolerant.structure(json.loads(row[0]), Memory)
+        except Exception:  # another version's memory: as if never seen, which at worst tells once more
+            return None
+
+    # --- sending ---
+
+    def claim(
+        self, permits: Mapping[str, int], *, now: float, max_age: float, fair: float | None = None
+    ) -> tuple[list[Delivery], list[str]]:
+        """Begin attempts: at most so many for each destination, most urgent conversation first.
+
+        With *fair*, the longest waiting goes first where it has waited so many seconds: the low does not starve.
+
+        Returns the deliveries claimed, attempts counted already, and the ids of those that were too old and died.
+        """
+        db, claimed, died = self.db, list[Delivery](), list[str]()
+        db.execute("UPDATE lanes SET due = 0 WHERE due > 0 AND due <= ?", (now,))
+        born = self.oldest_waiting() if fair is not None else None
+        order = "head" if fair is not None and born is not None and now - born > fair else "rank, head"
+        for destination, count in permits.items():
+            while count > 0:
+                lane = db.execute(
+                    f"SELECT conversation, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0"  # noqa: S608
+                    f" ORDER BY {order} LIMIT 1",
+                    (destination,),
+                ).fetchone()
+                if lane is None:
+                    break
+                conversation, head = lane
+                row = db.execute(
+                    "SELECT d.id, d.content, d.rank, d.accepted_at, d.attempts, d.ambiguous, d.born, d.since, d.held,"
+                    " a.chat_id, a.message_id FROM deliveries d LEFT JOIN conversations c ON c.key = d.memory"
+                    " LEFT JOIN deliveries a ON a.id = c.alert WHERE d.seq = ?",
+                    (head,),
+                ).fetchone()
+                id, content, rank, accepted_at, attempts, ambiguous, born, since, held, chat_id, message_id = row
+                if now - since - (self._held(destination) - held) > max_age:
+                    self.bury(head, now=now, reason="too old: it could not be said within RELAY_MAX_AGE")
+                    died.append(id)
+                    continue
+                known = unpack(content)
+                if known is None:
+                    self.bury(head, now=now, reason="unreadable in the outbox")
+                    died.append(id)
+                    continue
+                db.execute("UPDATE deliveries SET state = 'sending', attempts = attempts + 1 WHERE seq = ?", (head,))
+                db.execute(
+                    "UPDATE lanes SET busy = 1 WHERE destination = ? AND conversation = ?", (destination, conversation)
+                )
+                count -= 1
+                claimed.append(
+                    Delivery(
+                        seq=head,
+                        id=id,
+                        destination=destination,
+                        conversation=conversation,
+                        content=known,
+                        rank=rank,
+                        accepted_at=accepted_at,
+                        born=born,
+                        attempt=attempts + 1,
+                        ambiguous=ambiguous,
+                        reply_to=(chat_id, message_id) if chat_id is not None and message_id is not None else None,
+                    )
+                )
+        return claimed, died
+
+    def next_due(self) -> float | None:
+        """When the next lane that backs off is ready."""
+        return self.db.execute("SELECT min(due) FROM lanes WHERE due > 0").fetchone()[0]  # type: ignore[no-any-return]
+
+    def oldest_waiting(self) -> float | None:
+        """When the oldest that is owed was born."""
+        row = self.db.execute(
+            "SELECT born FROM deliveries WHERE state IN ('pending', 'sending') ORDER BY seq LIMIT 1"
+        ).fetchone()
+        return None if row is None else float(row[0])
+
+    def told(self, seq: int, *, now: float, chat_id: str, message_id: int | None) -> None:
+        """Settle: Telegram has it."""
+        self._settle(seq, "sent", now, "sent", None, chat_id=chat_id, message_id=message_id)
+
+    def bury(self, seq: int, *, now: float, reason: str, outcome: str = "dead") -> None:
+        """Settle: a dead letter, kept with its reason."""
+        self._settle(seq, "dead", now, outcome, reason)
+        self._bump("deaths_untold", 1)
+
+    def again(self, seq: int, *, due: float, now: float, reason: str, ambiguous: bool = False) -> bool:
+        """Settle: owed still, not before *due*. An ambiguous attempt too many makes a dead letter, and True."""
+        if ambiguous:
+            self.db.execute("UPDATE deliveries SET ambiguous = ambiguous + 1 WHERE seq = ?", (seq,))
+            row = self.db.execute("SELECT ambiguous FROM deliveries WHERE seq = ?", (seq,)).fetchone()
+            if row[0] >= MAX_AMBIGUOUS:
+                self.bury(seq, now=now, reason=f"maybe told: {reason}", outcome="ambiguous")
+                return True
+        self._settle(seq, "pending", now, "ambiguous" if ambiguous else "retry", reason, due=due)
+        return False
+
+    def release(self, seq: int) -> None:
+        """Undo a claim that was never sent."""
+        self.db.execute("UPDATE deliveries SET attempts = attempts - 1, state = 'pending' WHERE seq = ?", (seq,))
+        self._lane(seq, 0.0)
+
+    def withdraw(self, seq: int) -> None:
+        """Forget a delivery: a test that was not told in time is not told later."""
+        row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
+        self.db.execute("DELETE FROM deliveries WHERE seq = ?", (seq,))
+        if row is not None:
+            self._refresh(*row, 0.0)
+
+    def withdraw_test(self, id: str) -> None:
+        """Forget a test by its public id unless it is being sent at this moment; its settling forgets it then."""
+        row = self.db.execute("SELECT seq FROM deliveries WHERE id = ? AND state = 'pending'", (id,)).fetchone()
+        if row is not None:
+            self.withdraw(row[0])
+
+    def wake(self) -> None:
+        """Telegram is back: nobody backs off any longer."""
+        self.db.execute("UPDATE lanes SET due = 0 WHERE due > 0")
+
+    def _settle(
+        self,
+        seq: int,
+        state: str,
+        now: float,
+        outcome: str,
+        reason: str | None,
+        *,
+        due: float = 0.0,
+        chat_id: str | None = None,
+        message_id: int | None = None,
+    ) -> None:
+        row = self.db.execute("SELECT history FROM deliveries WHERE seq = ?", (seq,)).fetchone()
+        if row is None:
+            return
+        history = [*json.loads(row[0]), [round(self.wall(), 3), outcome, reason]][-HISTORY_KEPT:]
+        self.db.execute(
+            "UPDATE deliveries SET state = ?, settled = ?, reason = ?, chat_id = ?, message_id = ?, history = ? WHERE seq = ?",
+            (state, None if state == "pending" else now, reason, chat_id, message_id, json.dumps(history), seq),
+        )
+        self._lane(seq, due)
+
+    def _lane(self, seq: int, due: float) -> None:
+        row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
+        self._refresh(*row, due)
+
+    def _refresh(self, destination: str, conversation: str, due: float) -> None:
+        where = (destination, conversation)
+        head = self.db.execute(
+            "SELECT min(seq) FROM deliveries WHERE destination = ? AND conversation = ? AND state = 'pending'", where
+        ).fetchone()[0]
+        if head is None:
+            self.db.execute("DELETE FROM lanes WHERE destination = ? AND conversation = ?", where)
+            return
+        rank = self.db.execute(
+            "SELECT min(rank) FROM deliveries WHERE destination = ? AND conversation = ? AND state = 'pending'", where
+        ).fetchone()[0]
+        self.db.execute(
+            "INSERT INTO lanes (destination, conversation, rank, head, due) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET rank = excluded.rank, head = excluded.head, due = excluded.due, busy = 0",
+            (*where, rank, head, due),
+        )
+
+    # --- holds, moves, facts ---
+
+    def hold(self, chat_id: str, *, until: float, reason: str) -> None:
+        """Nothing to this chat before *until*; "" is the bot. Kept, so that a restart obeys it too."""
+        self.db.execute("INSERT OR REPLACE INTO holds VALUES (?, ?, ?)", (chat_id, until, reason))
+
+    def holds(self, *, now: float) -> dict[str, tuple[float, str]]:
+        self.db.execute("DELETE FROM holds WHERE until <= ?", (now,))
+        return {row[0]: (row[1], row[2]) for row in self.db.execute("SELECT chat_id, until, reason FROM holds")}
+
+    def was_held(self, destinations: Iterable[str], seconds: float) -> None:
+        """So much time does not count for RELAY_MAX_AGE."""
+        for destination in destinations:
+            self.db.execute(
+                "INSERT INTO held VALUES (?, ?) ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds",
+                (destination, seconds),
+            )
+
+    def _held(self, destination: str) -> float:
+        row = self.db.execute("SELECT seconds FROM held WHERE destination = ?", (destination,)).fetchone()
+        return 0.0 if row is None else float(row[0])
+
+    def move(self, old: str, new: str) -> None:
+        """A group became a supergroup; followed for good."""
+        self.db.execute("INSERT OR REPLACE INTO moved VALUES (?, ?)", (old, new))
+
+    def moves(self) -> dict[str, str]:
+        return dict(self.db.execute("SELECT old, new FROM moved"))
+
+    def recently_told(self, *, since: float) -> list[tuple[str, float]]:
+        """(chat id, time) of what was told since then, so that a restart forgets no limit."""
+        return self.db.execute(
+            "SELECT chat_id, settled FROM deliveries WHERE state = 'sent' AND settled > ? ORDER BY settled", (since,)
+        ).fetchall()
+
+    def fact(self, name: str) -> float | None:
+        row = self.db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else float(row[0])
+
+    def remember(self, name: str, value: float) -> None:
+        self.db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def _bump(self, name: str, by: float) -> None:
+        self.db.execute(
+            "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value", (name, by)
+        )
+
+    # --- reading, redriving, keeping ---
+
+    def status(self, id: str) -> Accepted | None:
+        row = self.db.execute("SELECT state, message_id, reason FROM deliveries WHERE id = ?", (id,)).fetchone()
+        return None if row is None else Accepted(id=id, state=row[0], message_id=row[1], reason=row[2], fresh=False)
+
+    def tally(self) -> Tally:
+        return Tally(**dict(self.db.execute("SELECT name, value FROM counters")))
+
+    def counts(self) -> dict[str, int]:
+        """The tally, as a dict."""
+        return attrs.asdict(self.tally())
+
+    def list(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
+        """The newest rows, without their content."""
+        where, values = ("WHERE state = ?", (state,)) if state else ("", ())
+        if state == "pending":
+            where = "WHERE state IN ('pending', 'sending')"
+            values = ()
+        rows = self.db.execute(
+            "SELECT id, state, rank, conversation, attempts, accepted_at, reason, message_id FROM deliveries"  # noqa: S608
+            f" {where} ORDER BY seq DESC LIMIT ?",
+            (*values, limit),
+        )
+        names = ("id", "state", "rank", "conversation", "attempts", "accepted_at", "reason", "telegram_message_id")
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def show(self, id: str) -> dict[str, Any] | None:
+        """One row whole, with its content and history."""
+        row = self.db.execute(
+            "SELECT id, state, destination, conversation, rank, attempts, ambiguous, accepted_at, reason, chat_id,"
+            " message_id, history, content FROM deliveries WHERE id = ?",
+            (id,),
+        ).fetchone()
+        if row is None:
+            return None
+        names = ("id", "state", "destination", "conversation", "rank", "attempts", "ambiguous", "accepted_at", "reason",
+                 "chat_id", "telegram_message_id")  # fmt: skip
+        return {
+            **dict(zip(names, row, strict=False)),
+            "history": json.loads(row[11]),
+            "content": json.loads(row[12]),
+        }
+
+    def redrive(self, ids: Iterable[str] | None, *, now: float) -> list[str]:
+        """Dead letters are owed again, all of them where *ids* is None. Returns those that were dead."""
+        if ids is None:
+            dead = self.db.execute("SELECT seq, id FROM deliveries WHERE state = 'dead' ORDER BY seq").fetchall()
+        else:
+            dead = [
+                row
+                for id in ids
+                for row in self.db.execute("SELECT seq, id FROM deliveries WHERE id = ? AND state = 'dead'", (id,))
+            ]
+        for seq, _ in dead:
+            self.db.execute(
+                "UPDATE deliveries SET ambiguous = 0, since = ?, held = (SELECT coalesce(max(seconds), 0) FROM held"
+                " WHERE held.destination = deliveries.destination) WHERE seq = ?",
+                (now, seq),
+            )
+            self._settle(seq, "pending", now, "redriven", None)
+        return [id for _, id in dead]
+
+    def expire(self, *, now: float, retention: float) -> int:
+        """One small step of forgetting what need not be kept. Returns how many rows went; 0 when there is no more."""
+        gone = 0
+        for state, kept in (("sent", retention), ("dead", DEAD_KEPT)):
+            gone += self.db.execute(
+                "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries WHERE state = ? AND settled < ?"
+                " AND settled IS NOT NULL ORDER BY settled LIMIT ?)",
+                (state, now - kept, STEP),
+            ).rowcount
+        gone += self.db.execute(
+            "DELETE FROM seen WHERE key IN (SELECT key FROM seen WHERE at < ? ORDER BY at LIMIT ?)",
+            (now - retention, STEP),
+        ).rowcount
+        over = self.db.execute("SELECT count(*) FROM conversations").fetchone()[0] - MAX_MEMORIES
+        gone += self.db.execute(
+            "DELETE FROM conversations WHERE key IN (SELECT key FROM conversations WHERE touched < ? OR ? > 0"
+            " ORDER BY touched LIMIT ?)",
+            (now - MEMORY_KEPT, over, STEP if over <= 0 else min(STEP, over)),
+        ).rowcount
+        return gone
+
+    def announce_deaths(self, *, id: str, destination: str, now: float) -> bool:
+        """At most once an hour the team hears that something died."""
+        count, last = int(self.fact("deaths_untold") or 0), self.fact("deaths_told_at")
+        if not count or (last is not None and now - last < 3600):
+            return False
+        some = "1 message" if count == 1 else f"{count} messages"
+        notice = Notice(
+            event="relay.dead_letters",
+            headline=f"☠️ {some} could not be told",
+            facts=(("See", "chatwoot-relay outbox list --state dead"), ("Send again", "chatwoot-relay outbox redrive --all")),
+        )
+        self.remember("deaths_untold", 0)
+        self.remember("deaths_told_at", now)
+        self.enqueue(notice, id=id, destination=destination, conversation="relay", now=now)
+        return True
+
+
+# --- a delivery's content on disk: the alert, not its text, so that better wording rescues what is kept ---
+
+_tolerant = Converter(forbid_extra_keys=False)
+
+
+def pack(content: Content) -> bytes:
+    """Versioned JSON. Lone surrogates are gone by now: the door replaced them."""
+    return msgspec.json.encode({"v": 1, "alert" if isinstance(content, Alert) else "notice": content})
+
+
+def unpack(stored: bytes) -> Content | None:
+    """The reverse, tolerant of members that other versions add or lack; None where nothing can be read."""
+    try:
+        document = json.loads(stored)
+        if "alert" in document:
+            return _tolerant.structure(document["alert"], Alert)
+        return _tolerant.structure(document["notice"], Notice)
+    except Exception:  # a damaged row is buried, it does not stop the sender
+        return None

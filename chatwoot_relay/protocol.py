@@ -1,0 +1,121 @@
+"""aiohttp's HTTP server with the time limits and bounds it lacks. Refuses slow heads and a crowd of idle connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+HEAD_TIMEOUT = 10.0  # seconds for a request's head, from the connection or the first byte after a pause
+KEEPALIVE = 75.0
+MAX_CONNECTIONS = 200
+
+_FULL = (
+    b'{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"too many connections",'
+    b'"success":false,"message":"too many connections"}'
+)
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 3\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
+)
+Problem = Callable[[int, str], web.Response]
+
+
+class Connection(RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ("_head_timer", "_problem")
+
+    def __init__(self, manager: web.Server, *, problem: Problem, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._problem = problem
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_timer is None and self.idle:
+            self._expect_head()
+        super().data_received(data)
+        if self._messages or not self.idle:
+            self._stop_timer()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request's head."""
+        return self._current_request is None and not self._messages and not self._request_in_progress
+
+    def _expect_head(self) -> None:
+        self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self._head_is_late)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self.idle:
+            self.force_close()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What HTTP itself forbids, and what escaped every middleware, in our own form."""
+        if status == 500:
+            self.log_exception("unhandled", exc_info=exc)
+        detail = "The request is not valid HTTP." if status == 400 else "Something went wrong on our side."
+        response = self._problem(status, detail)
+        response.force_close()
+        return response
+
+
+class Server(web.Server):
+    """Makes connections, and closes the oldest idle one when there are too many."""
+
+    def __call__(self) -> RequestHandler:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._connections) > MAX_CONNECTIONS:
+            for connection in self._connections:  # in the order of their arrival
+                if isinstance(connection, Connection) and connection.idle and connection is not handler:
+                    connection.force_close()
+                    break
+            else:
+                transport.write(FULL)
+                handler.force_close()
+
+
+class Runner(web.AppRunner):
+    """An application on our server."""
+
+    def __init__(self, app: web.Application, *, problem: Problem) -> None:
+        super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
+        self._problem = problem
+
+    async def _make_server(self) -> web.Server:
+        self._app._set_loop(asyncio.get_running_loop())
+        self._app.on_startup.freeze()
+        await self._app.startup()
+        self._app.freeze()
+        return Server(
+            self._app._handle,
+            request_factory=self._app._make_request,
+            problem=self._problem,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE,
+            auto_decompress=False,  # bodies are refused encoded, and never unpacked
+            max_line_size=8190,
+            max_field_size=8190,
+        )

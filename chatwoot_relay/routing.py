@@ -1,0 +1,386 @@
+"""Whether an event is told, and what is remembered of its conversation. Pure: callers bring memory and time.
+
+One *waiting episode* of a conversation makes one alert. The rules behind the details:
+
+- An opening is never lost, in whatever order events come; a copy of one already told is ignored.
+- An older event neither closes an episode nor puts a status back; status events count whenever they come.
+- What was not told has not been learnt: an opening that ``RELAY_EVENTS`` leaves out is found by the next event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+import attrs
+
+from chatwoot_relay.events import Decision, Event, Ignored, Memory, Message, Role, What
+
+LATER = 60.0  # seconds; a status event so much later than the opening is no copy of it: what closed it was lost
+MAX_SAID = 500  # code points of the customer's last message that are remembered
+
+_CLOSED = ("pending", "resolved", "snoozed")
+_CREATED = "conversation_created"
+_UPDATED = "conversation_updated"
+_STATUS_EVENTS = ("conversation_status_changed", "conversation_opened", "conversation_resolved")
+_OPENINGS = (What.NEW, What.HANDED_OVER, What.REOPENED, What.UNSNOOZED, What.OPENED, What.UNATTENDED)
+_TURNS = {"pending": What.HANDED_OVER, "resolved": What.REOPENED, "snoozed": What.UNSNOOZED}
+
+# The table: how it is told under `useful`, `handoff` and `all`; None: it is not.
+_MODES = ("useful", "handoff", "all")
+_LOUD, _SILENT = False, True
+_NEEDED = (_LOUD, _LOUD, _LOUD)
+_WROTE = (_LOUD, None, _LOUD)
+_TO_BOT = (None, None, _LOUD)
+_PROGRESS = (_SILENT, _SILENT, _LOUD)
+_REST = (None, None, _SILENT)
+_ROWS: dict[What, tuple[bool | None, bool | None, bool | None]] = {
+    **dict.fromkeys(What, _REST),
+    **dict.fromkeys(_OPENINGS, _NEEDED),
+    What.CUSTOMER_WROTE: _WROTE,
+    What.WROTE_TO_BOT: _TO_BOT,
+    **dict.fromkeys(
+        (What.TAKEN, What.REASSIGNED, What.UNASSIGNED, What.ANSWERED, What.RESOLVED, What.SNOOZED), _PROGRESS
+    ),
+    **dict.fromkeys(
+        (
+            What.URGENT,
+            What.SEND_FAILED,
+            What.RATED,
+            What.EMAIL_LEFT,
+            What.CHOSE,
+            What.MENTIONED,
+            What.LABELLED,
+            What.TEAM_SET,
+        ),
+        _WROTE,
+    ),
+    **dict.fromkeys((What.AUTOMATION, What.MACRO, What.UNKNOWN, What.SIMPLE), _NEEDED),
+    What.TWIN: (None, None, None),
+}
+_REASONS = {
+    What.TWIN: Ignored.ALREADY_TOLD,
+    What.WROTE_TO_BOT: Ignored.WITH_BOT,
+    What.PARKED: Ignored.WITH_BOT,
+    What.CREATED: Ignored.WITH_BOT,
+    What.AGENT_WROTE: Ignored.OWN_MESSAGE,
+    What.BOT_WROTE: Ignored.OWN_MESSAGE,
+    What.AUTOMATIC: Ignored.OWN_MESSAGE,
+    What.NOTE: Ignored.PRIVATE_NOTE,
+}
+
+
+def decide(
+    event: Event, memory: Memory | None, *, events: AbstractSet[str], now: float, repeated: bool = False
+) -> Decision:
+    """Decide about *event*; *memory* is what the last Decision about ``event.conversation`` left, None at first.
+
+    *events* are the words and names of ``RELAY_EVENTS``. *repeated* says that ``event.key`` is among the keys
+    recorded before. *now* (unix seconds) stands in where Chatwoot says no time.
+    """
+    known = memory or Memory()
+    opening = _opening(event, known, repeated=repeated)
+    if opening is not None:
+        silent = _verdict(opening, event, events)
+        if silent is None:
+            return Decision(ignored=Ignored.NOT_SELECTED)
+        return _open(opening, event, known, now=now)
+    if repeated:
+        return Decision(ignored=Ignored.DUPLICATE)
+    happenings = _happenings(event, known)
+    for what in happenings:
+        silent = _verdict(what, event, events)
+        if silent is not None:
+            break
+    else:
+        what, silent = None, False
+    learnt = _learn(event, memory, what)
+    if what is None:
+        return Decision(ignored=_reason(happenings[0], event, events), memory=learnt)
+    waited = None
+    if what is What.ANSWERED:
+        waited = ((event.message and event.message.at) or event.updated_at or now) - known.opened_at
+    keys = (event.key, event.last_key if what is What.CREATED and _customers(event.last) else None)
+    return Decision(
+        what=what,
+        silent=silent,
+        memory=learnt,
+        waited=waited if waited is not None and waited >= 0 else None,
+        keys=tuple(key for key in keys if key),
+    )
+
+
+def _verdict(what: What, event: Event, events: AbstractSet[str]) -> bool | None:
+    """Told silently (True), with a sound (False), or not at all (None); where several words apply, the loudest."""
+    row = _ROWS[what]
+    verdicts = [
+        row[place] for place, mode in enumerate(_MODES) if mode in events or (mode == "all" and event.name in events)
+    ]
+    if _LOUD in verdicts:
+        return _LOUD
+    return _SILENT if _SILENT in verdicts else None
+
+
+def _reason(what: What, event: Event, events: AbstractSet[str]) -> Ignored:
+    told_by_default = _ROWS[what][0] is not None
+    unselected = what is not What.TWIN and events.isdisjoint(_MODES)
+    return Ignored.NOT_SELECTED if told_by_default or unselected else _REASONS.get(what, Ignored.NOISE)
+
+
+# --- What happened ---
+
+
+def _customers(message: Message | None) -> bool:
+    return message is not None and message.kind == "incoming" and not message.private
+
+
+def _replied(message: Message | None) -> bool:
+    """Whether a person of ours answered: no note, no rule, no campaign, and not one that failed to go out."""
+    return (
+        message is not None
+        and message.kind == "outgoing"
+        and not message.private
+        and not message.automatic
+        and not message.error
+        and message.sender is not None
+        and message.sender.role is Role.PERSON
+    )
+
+
+def _person_has_it(event: Event, known: Memory) -> bool:
+    if not event.assignee_known:
+        return known.assignee != 0
+    return event.assignee is not None and event.assignee.role is Role.PERSON
+
+
+def _holder(event: Event) -> int:
+    """The person who has it, as the event shows it; 0 is nobody."""
+    return event.assignee.id if event.assignee is not None and event.assignee.role is Role.PERSON else 0
+
+
+def _older(event: Event, known: Memory) -> bool:
+    return event.updated_at < known.updated_at
+
+
+def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
+    """How a waiting episode opens with this event, if it does."""
+    if event.simple or event.status != "open":
+        return None
+    told = known.opened_at > 0
+    if event.name == _CREATED:
+        return None if told else What.NEW
+    if event.name in _STATUS_EVENTS:
+        if told and known.status == "open" and event.updated_at <= known.opened_at + LATER:
+            return None  # the bot's copy, a late one too: not even when a person has taken it meanwhile
+        return _turn(event, known)
+    message = event.message if event.name == "message_created" and _customers(event.message) else None
+    belated = message is not None and 0 < message.id <= known.closed_message  # of an episode that was told and closed
+    if known.status in _CLOSED and not belated and (message or not told or not _older(event, known)):
+        return _turn(event, known)
+    if message is None or belated or repeated or known.waiting or _person_has_it(event, known):
+        return None
+    return What.UNATTENDED
+
+
+def _turn(event: Event, known: Memory) -> What:
+    change = event.change("status")
+    turn = _TURNS.get(change.before if change else known.status)
+    if turn is None and event.last is not None and event.last.sender is not None:
+        turn = What.HANDED_OVER if event.last.sender.role is Role.BOT else None
+    return turn or What.OPENED
+
+
+def _happenings(event: Event, known: Memory) -> list[What]:
+    """Everything that this event says, the most important first; at least one thing."""
+    name = event.name
+    if event.simple:
+        return [What.SIMPLE]
+    if name.startswith("automation_event."):
+        return [What.AUTOMATION]
+    if name == "macro.executed":
+        return [What.MACRO]
+    if name == "message_created":
+        return _of_message(event, known)
+    if name == "message_updated":
+        return _of_answer(event.message or Message())
+    if name == _UPDATED:
+        return _of_changes(event, known)
+    if name in _STATUS_EVENTS or name == _CREATED:
+        return [_of_status(event, known)]
+    for prefix, what in (
+        ("conversation_typing_", What.TYPING),
+        ("contact_", What.CONTACT),
+        ("webwidget_", What.WIDGET),
+        ("inbox_", What.INBOX),
+    ):
+        if name.startswith(prefix):
+            return [what]
+    return [What.UNKNOWN]
+
+
+def _of_status(event: Event, known: Memory) -> What:
+    if event.status == "open":
+        return What.TWIN
+    if event.name == _CREATED:
+        return What.CREATED if event.status in _CLOSED else What.UNKNOWN
+    if event.status and event.status == known.announced:
+        return What.TWIN
+    return {"resolved": What.RESOLVED, "snoozed": What.SNOOZED, "pending": What.PARKED}.get(event.status, What.UNKNOWN)
+
+
+def _of_message(event: Event, known: Memory) -> list[What]:
+    message = event.message or Message()
+    bot = message.sender is not None and message.sender.role is Role.BOT
+    if _customers(message):
+        return [What.WROTE_TO_BOT if (event.status or known.status) == "pending" else What.CUSTOMER_WROTE]
+    if message.private:
+        return [What.MENTIONED, What.NOTE] if message.mentions else [What.NOTE]
+    if message.kind == "activity":
+        return [What.CHANGED]
+    if message.kind == "template":
+        return [What.AUTOMATIC]
+    if message.kind != "outgoing":
+        return [What.UNKNOWN]
+    if message.error:
+        return [What.SEND_FAILED]
+    if _replied(message):
+        return [What.ANSWERED if _answers(event, known) else What.AGENT_WROTE]
+    return [What.BOT_WROTE if bot and not message.automatic else What.AUTOMATIC]
+
+
+def _answers(event: Event, known: Memory) -> bool:
+    """Whether this is the first answer to what the alert showed; a reply from before that is none."""
+    message = event.message
+    if event.name != "message_created" or message is None or not _replied(message):
+        return False
+    before = 0 < message.id < known.asked and 0 < message.at < known.opened_at
+    return known.opened_at > 0 and not known.answered and not before
+
+
+def _of_answer(message: Message) -> list[What]:
+    if message.deleted:
+        return [What.MESSAGE_CHANGED]
+    if message.error:
+        return [What.SEND_FAILED]
+    if message.rating or message.feedback:
+        return [What.RATED]
+    if message.left_email:
+        return [What.EMAIL_LEFT]
+    return [What.CHOSE if message.answers else What.MESSAGE_CHANGED]
+
+
+def _of_changes(event: Event, known: Memory) -> list[What]:
+    found, twin = [], False
+    ended = {"resolved": What.RESOLVED, "snoozed": What.SNOOZED}.get(event.status)
+    if ended and known.status == "open" and known.announced != event.status and not _older(event, known):
+        found.append(ended)  # the status event may be late or lost
+    elif event.change("status") and event.status == known.announced:
+        twin = True
+    priority, holder, team, labels = map(event.change, ("priority", "assignee_id", "team_id", "label_list"))
+    if priority and priority.after == "urgent":
+        found.append(What.URGENT)
+    if holder and holder.after and _holder(event):
+        if _holder(event) == known.assignee_told:
+            twin = True
+        else:
+            found.append(What.REASSIGNED if holder.before else What.TAKEN)
+    elif holder and holder.before and not holder.after:
+        found.append(What.UNASSIGNED)
+    if labels and set(labels.after.split(", ")) - set(labels.before.split(", ")) - {""}:
+        found.append(What.LABELLED)
+    if team and team.after:
+        found.append(What.TEAM_SET)
+    return found or [What.TWIN if twin else What.CHANGED]
+
+
+# --- What is remembered ---
+
+
+def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
+    said, said_key = None, event.key
+    if event.name == "message_created" and _customers(event.message):
+        said = event.message
+    elif event.last and _customers(event.last):
+        said, said_key = event.last, event.last_key
+    if said is None or (known.said and said.id and said.id < known.said.id):
+        said, said_key = known.said, known.said_key
+    keys = tuple({key: None for key in (event.key, said_key) if key})
+    if event.conversation_id is None:
+        return Decision(what=what, said=said, keys=keys)
+    holder = _holder(event) if event.assignee_known and not _older(event, known) else known.assignee
+    answered = _replied(event.message)
+    memory = attrs.evolve(
+        known,
+        status="open",
+        announced="open",
+        assignee=holder,
+        assignee_told=holder,
+        opened_at=event.updated_at or (event.message.at if event.message else 0.0) or now,
+        waiting=not answered,
+        answered=answered,
+        asked=said.id if said else 0,
+        said=_remembered(said),
+        said_key=said_key,
+        newest=_newest(event, known),
+        updated_at=max(known.updated_at, event.updated_at),
+        alert=None,
+    )
+    return Decision(what=what, memory=memory, opens=True, said=said, keys=keys)
+
+
+def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | None:
+    """What is known after an event that opens nothing; None when it is what was known before."""
+    known = memory or Memory()
+    ours = event.name in (*_STATUS_EVENTS, _CREATED, _UPDATED, "message_created", "message_updated")
+    if event.conversation_id is None or event.simple or not ours:
+        return None
+    says_status = event.name in _STATUS_EVENTS
+    older = _older(event, known)
+    status, announced = known.status, known.announced
+    if (
+        event.status in ("open", *_CLOSED)
+        and (says_status or not older)
+        and not (status in _CLOSED and event.status == "open")
+    ):
+        status = event.status
+        if says_status or event.name == _CREATED or told in (What.RESOLVED, What.SNOOZED):
+            announced = status
+    holder = _holder(event) if event.assignee_known and not older else known.assignee
+    shifted = told in (What.TAKEN, What.REASSIGNED, What.UNASSIGNED)
+    answers = _answers(event, known)
+    waiting = known.waiting and status == "open" and not answers and holder in (0, known.assignee)
+    said, said_key = known.said, known.said_key
+    for message, key in ((event.message, event.key), (event.last, event.last_key)):
+        if event.name in ("message_created", _CREATED) and message is not None and _customers(message):
+            if said is None or message.id > said.id:
+                said, said_key = _remembered(message), key
+            break
+    newest = _newest(event, known)
+    closed_message = known.closed_message
+    if answers and event.message:
+        closed_message = event.message.id  # not the newest: the payload may show what the customer wrote after it
+    elif known.waiting and not waiting:
+        closed_message = newest
+    learnt = attrs.evolve(
+        known,
+        status=status,
+        announced=announced,
+        assignee=holder,
+        assignee_told=_holder(event) if shifted else known.assignee_told,
+        waiting=waiting,
+        answered=known.answered or answers,
+        closed_message=closed_message,
+        said=said,
+        said_key=said_key,
+    )
+    if learnt == known and memory is not None:
+        return None  # newer, but with nothing new in it: not worth a write
+    return attrs.evolve(learnt, newest=newest, updated_at=max(known.updated_at, event.updated_at))
+
+
+def _newest(event: Event, known: Memory) -> int:
+    return max(known.newest, event.message.id if event.message else 0, event.last.id if event.last else 0)
+
+
+def _remembered(message: Message | None) -> Message | None:
+    """The customer's words, as few as an alert shows."""
+    return message and attrs.evolve(message, text=message.text[: MAX_SAID + 1])

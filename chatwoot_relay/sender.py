@@ -1,0 +1,563 @@
+"""The task that empties the outbox: claims, sends, settles. Refuses to lose a delivery, or to send what may not be sent yet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, assert_never
+
+import attrs
+import structlog
+
+from .clock import Clock
+from .errors import OutboxUnavailable
+from .metrics import Metrics
+from .models import (
+    Ambiguous,
+    Dead,
+    Delivery,
+    Fix,
+    Moved,
+    Notice,
+    Operator,
+    Outcome,
+    Rank,
+    Repair,
+    Retry,
+    Sent,
+    WaitBot,
+    WaitChat,
+)
+from .outbox import Store
+from .pacing import Pace, backoff
+from .render import Links, render
+from .telegram import Answer, Telegram, classify, message
+from .writer import Claims, Outbox
+
+log = structlog.get_logger()
+
+MAX_IN_FLIGHT = 16
+STREAK = 3  # failures in a row, on different deliveries, that hold the bot
+OPERATOR_PROBE = 25.0  # seconds between looks at whether the operator has mended it
+PROBE_TIMEOUT = 5.0
+FAIR_AGE = 480.0  # what has waited so long has every fourth turn, whatever its severity
+FAIR_TURN = 4
+MAX_REPAIRS = 6
+BOT = ""  # the key of the bot's own hold
+
+
+@attrs.frozen(kw_only=True)
+class Destination:
+    """A chat, and the topic in it."""
+
+    chat_id: str
+    thread_id: int | None = None
+
+
+@attrs.define(kw_only=True)
+class Hold:
+    """Nothing is sent meanwhile. *until* is on the outbox's clock; a probed hold has none and ends when a probe succeeds."""
+
+    reason: str
+    since: float
+    until: float | None = None
+    operator: bool = False
+    trial: bool = False  # one delivery may try whether it is mended
+
+
+@attrs.define(eq=False)
+class Waiter:
+    """A request that waits for its delivery's outcome; None means: not in time."""
+
+    future: asyncio.Future[Outcome | None]
+    deadline: float
+
+
+class Sender:
+    """Everything that leaves for Telegram leaves here."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        telegram: Telegram,
+        *,
+        destinations: Mapping[str, Destination],
+        clock: Clock,
+        pace: Pace,
+        links: Links,
+        metrics: Metrics,
+        max_age: float,
+        roll: Callable[[], float] = random.random,
+    ) -> None:
+        self._outbox = outbox
+        self._telegram = telegram
+        self._destinations = destinations
+        self._clock = clock
+        self._pace = pace
+        self._links = links
+        self._metrics = metrics
+        self._max_age = max_age
+        self._roll = roll
+        self._holds: dict[str, Hold] = {}
+        self._moves: dict[str, str] = {}
+        self._in_flight: dict[asyncio.Task[None], str] = {}
+        self._waiters: dict[str, list[Waiter]] = {}
+        self._streak: set[str] = set()  # deliveries that failed since the last success
+        self._outage = 0  # probes and holds since the last success: how far probing has backed off
+        self._dues: list[float] = []
+        self._claims = 0
+        self.turns = 0  # of the task: the watchdog sees by it that it lives
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._error: BaseException | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.warning: str | None = None  # something the operator should mend although messages go out
+
+    # --- what requests ask ---
+
+    def delay(self, destination: str, *, ahead: int = 0) -> float:
+        """Seconds until a delivery with *ahead* others before it may be sent; infinite while held without an end."""
+        now = self._outbox.now()
+        chat = self.chat_of(destination)
+        wait = 0.0
+        for key in (BOT, chat):
+            hold = self._holds.get(key)
+            if hold is not None:
+                wait = max(wait, float("inf") if hold.until is None else hold.until - now)
+        return max(wait, self._pace.earliest(chat, now, ahead) - now)
+
+    @contextlib.contextmanager
+    def watch(self, id: str, *, patience: float) -> Iterator[asyncio.Future[Outcome | None]]:
+        """The outcome of that delivery if it comes within *patience* seconds, else None."""
+        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(future, self._outbox.now() + patience)
+        self._waiters.setdefault(id, []).append(waiter)
+        try:
+            yield future
+        finally:
+            waiters = self._waiters.get(id)
+            if waiters is not None:
+                waiters.remove(waiter)
+                if not waiters:
+                    del self._waiters[id]
+
+    async def wait(self, future: asyncio.Future[Outcome | None], seconds: float) -> Outcome | None:
+        """What a watched future becomes within so many seconds, else None."""
+        if not future.done():
+            timer = asyncio.get_running_loop().call_later(seconds, _expire, future)
+            try:
+                await future
+            finally:
+                timer.cancel()
+        return future.result()
+
+    def holds(self) -> dict[str, Hold]:
+        """What is held now: by chat id, and "" for the bot."""
+        return dict(self._holds)
+
+    def trouble(self) -> str | None:
+        """In a few words, why Telegram is not taking messages or what the operator should mend; None when all is well."""
+        now = self._outbox.now()
+        for key, hold in self._holds.items():
+            who = "the bot" if key == BOT else "the chat"
+            if hold.operator:
+                return f"Telegram refuses {who}: {hold.reason}; run chatwoot-relay doctor"
+            if hold.until is not None:
+                return f"Telegram holds {who} for {max(1, round(hold.until - now))} s"
+            return f"Telegram is not answering: {hold.reason}"
+        return self.warning
+
+    def chat_of(self, destination: str) -> str:
+        """The chat id behind a destination's name, followed through its moves."""
+        chat = self._destinations[destination].chat_id
+        for _ in range(10):
+            if chat not in self._moves:
+                break
+            chat = self._moves[chat]
+        return chat
+
+    # --- the task ---
+
+    async def run(self) -> None:
+        """Send until :meth:`stop`. Never returns by itself; a failure of its own ends the process."""
+        await self._remember()
+        standing = self._outbox.stand()
+        timer: asyncio.Task[None] | None = None
+        while not self._stopping:
+            self.turns += 1
+            permits, wait = self._permits()
+            self._outbox.park(standing, self._claim(permits))
+            standing.future.add_done_callback(self._nudge)
+            timer = None if wait is None else self._spawn(self._clock.sleep(wait))
+            if timer is not None:
+                timer.add_done_callback(self._nudge)
+            await self._changed.wait()
+            self._changed.clear()
+            if timer is not None:
+                timer.cancel()
+            if self._error is not None:
+                raise self._error
+            if standing.future.done():
+                claimed, died = standing.future.result()
+                standing = self._outbox.stand()
+                self._claims += 1
+                for delivery in claimed:
+                    await self._begin(delivery)
+                for id in died:
+                    self._finish(id, Dead("too old"))
+        self._outbox.park(standing, None)
+        await self._outbox.do(lambda store: None)  # the thread has heard it by now
+        if standing.future.done():
+            for delivery in standing.future.result()[0]:
+                await self._release(delivery)
+
+    async def stop(self, *, grace: float) -> None:
+        """Claim no more; give the sends in flight *grace* seconds; requests that wait are answered as it stands."""
+        self._stopping = True
+        self._changed.set()
+        if self._in_flight:
+            await asyncio.wait(set(self._in_flight), timeout=grace)
+        for task in (*self._in_flight, *self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._in_flight, *self._tasks, return_exceptions=True)
+
+    def poke(self) -> None:
+        """Have a turn, if only to show that it can."""
+        self._changed.set()
+
+    def give_up_waiting(self) -> None:
+        """Every waiting request is answered now."""
+        self._release_waiters(float("inf"))
+
+    async def _remember(self) -> None:
+        """Holds that outlive a restart, moves, and what was told in the last minute."""
+        now = self._outbox.now()
+        holds, self._moves, told = await self._outbox.do(
+            lambda store: (store.holds(now=now), store.moves(), store.recently_told(since=now - 61))
+        )
+        for chat, (until, reason) in holds.items():
+            self._holds[chat] = Hold(reason=reason, since=now, until=until)
+        for chat, at in told:
+            self._pace.note(chat, at)
+
+    def _permits(self) -> tuple[dict[str, int], float | None]:
+        """How many may be claimed now for each destination, and in how many seconds that changes by itself."""
+        now = self._outbox.now()
+        self._end_holds(now)
+        moments = [hold.until for hold in self._holds.values() if hold.until is not None]
+        self._dues = [due for due in self._dues if due > now]
+        moments += self._dues
+        permits: dict[str, int] = {}
+        for name in self._destinations:
+            chat = self.chat_of(name)
+            held = [hold for key in (BOT, chat) if (hold := self._holds.get(key)) is not None]
+            slots = MAX_IN_FLIGHT - len(self._in_flight)
+            if held:
+                trial = all(hold.trial for hold in held)
+                slots = 1 if trial and name not in self._in_flight.values() else 0
+            if self._streak and self._outage:  # Telegram was away and has not proved itself yet
+                slots = min(slots, 1 - len(self._in_flight))
+            count = 0
+            while count < slots:
+                earliest = self._pace.earliest(chat, now, count)
+                if earliest > now:
+                    moments.append(earliest)
+                    break
+                count += 1
+            if count:
+                permits[name] = count
+        wait = min(moments) - now if moments else None
+        return permits, None if wait is None else max(wait, 0.001)
+
+    def _claim(self, permits: Mapping[str, int]) -> Callable[[Store], Claims] | None:
+        if not permits:
+            return None
+        fair = FAIR_AGE if self._claims % FAIR_TURN == FAIR_TURN - 1 else None
+        max_age = self._max_age
+
+        def claim(store: Store) -> Claims:
+            return store.claim(permits, now=self._outbox.now(), max_age=max_age, fair=fair)
+
+        return claim
+
+    async def _begin(self, delivery: Delivery) -> None:
+        """Start a send and return once it is on the wire, so that sends arrive in the order they were claimed in."""
+        chat = self.chat_of(delivery.destination)
+        if self._stopping or any(k in self._holds and not self._holds[k].trial for k in (BOT, chat)):
+            await self._release(delivery)
+            return
+        written = asyncio.Event()
+        task = asyncio.create_task(self._deliver(delivery, written))
+        self._in_flight[task] = delivery.destination
+        task.add_done_callback(self._landed)
+        await written.wait()
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        del self._in_flight[task]
+        self._changed.set()
+        self._check(task)
+
+    async def _release(self, delivery: Delivery) -> None:
+        await self._mark(lambda store: store.release(delivery.seq))
+
+    async def _deliver(self, delivery: Delivery, written: asyncio.Event) -> None:
+        try:
+            outcome = await self._attempt(delivery, written)
+        finally:
+            written.set()
+        await self._settle(delivery, outcome)
+
+    async def _attempt(self, delivery: Delivery, written: asyncio.Event) -> Outcome:
+        """One try, mended on the spot as often as Telegram asks for another mending."""
+        destination = self._destinations[delivery.destination]
+        fixes: set[Fix] = set()
+        test = delivery.rank == Rank.TEST
+        for _ in range(MAX_REPAIRS):
+            chat = self.chat_of(delivery.destination)
+            replies = delivery.reply_to is not None and delivery.reply_to[0] == chat
+            try:
+                html = render(
+                    delivery.content,
+                    links=self._links,
+                    late=0.0 if test else self._outbox.now() - delivery.born,
+                    repeat=delivery.ambiguous > 0,
+                    shorter=Fix.SHORTER in fixes,
+                )
+            except Exception:
+                log.exception("delivery.unrenderable", delivery=delivery.id)
+                return Dead("it could not be rendered; please report this")
+            body = message(
+                html,
+                chat_id=chat,
+                thread_id=destination.thread_id,
+                silent=isinstance(delivery.content, Notice) and delivery.content.silent,
+                reply_to=delivery.reply_to[1] if delivery.reply_to and replies else None,
+                without=frozenset(fixes),
+            )
+            self._pace.note(chat, self._outbox.now())
+            started = self._clock.monotonic()
+            outcome = classify(await self._telegram.call("sendMessage", body, timeout=SEND_TIMEOUT, written=written))
+            took = self._clock.monotonic() - started
+            self._metrics.attempted(outcome.label, seconds=took)
+            log.info(
+                "delivery.attempted",
+                delivery=delivery.id,
+                attempt=delivery.attempt,
+                outcome=outcome.label,
+                seconds=round(took, 3),
+                **_facts(outcome),
+            )
+            match outcome:
+                case Moved(new):
+                    if str(new) == chat:
+                        return Dead("Telegram moves the chat in a circle")
+                    await self._follow(chat, str(new))
+                case Repair(fix, reason):
+                    if fix in fixes:
+                        return Dead(reason)
+                    fixes.add(fix)
+                    if fix is Fix.NO_THREAD:
+                        self.warning = "TELEGRAM_THREAD_ID: the topic is gone or closed; told without it"
+                    log.warning("delivery.repaired", delivery=delivery.id, fix=fix, reason=reason)
+                case _:
+                    return outcome
+        return Dead("still refused after every repair")
+
+    async def _follow(self, old: str, new: str) -> None:
+        log.warning("chat.moved", old=old, new=new, do="set TELEGRAM_CHAT_ID to the new id")
+        self._moves[old] = new
+        await self._mark(lambda store: store.move(old, new))
+
+    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        now, seq = self._outbox.now(), delivery.seq
+        chat = self.chat_of(delivery.destination)
+        test = delivery.rank == Rank.TEST
+        if test and not isinstance(outcome, Sent):
+            await self._mark(lambda store: store.withdraw(seq))
+        match outcome:
+            case Sent(message_id):
+                self._well(chat)
+                self._finish(delivery.id, outcome)
+                self._metrics.delivered("sent", rank=delivery.rank, now=self._clock.wall())
+                await self._mark(lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id))
+                return
+            case Dead(reason):
+                if not test:
+                    await self._bury(delivery, reason)
+            case Repair() | Moved():
+                raise AssertionError("an attempt ends with neither")
+            case WaitChat(seconds, reason) | WaitBot(seconds, reason):
+                until = now + seconds + 0.5 * self._roll()
+                others = any(k not in (BOT, chat) and h.until and not h.operator for k, h in self._holds.items())
+                key = BOT if isinstance(outcome, WaitBot) or others else chat
+                self._hold(key, Hold(reason=reason, since=now, until=until))
+                await self._mark(lambda store: store.hold(key, until=until, reason=reason))
+                if not test:
+                    await self._again(delivery, due=0.0, reason=reason)
+            case Operator(scope, reason):
+                self._hold(BOT if scope == "bot" else chat, Hold(reason=reason, since=now, operator=True))
+                if not test:
+                    await self._again(delivery, due=0.0, reason=reason)
+            case Retry(reason):
+                due = now + backoff(delivery.attempt, self._roll)
+                self._dues.append(due)
+                if not test:
+                    await self._again(delivery, due=due, reason=reason)
+                self._streak.add(delivery.id)
+                if len(self._streak) >= STREAK:
+                    self._hold(BOT, Hold(reason=reason, since=now))
+                else:
+                    self._release_waiters(due, only=delivery.id)
+            case Ambiguous(reason):
+                if not test:
+                    died = await self._mark(
+                        lambda store: store.again(seq, due=0.0, now=now, reason=reason, ambiguous=True)
+                    )
+                    if died:
+                        self._died(delivery, f"maybe told: {reason}")
+                self._hold(BOT, Hold(reason=reason, since=now))
+            case _:
+                assert_never(outcome)
+        if test:
+            self._finish(delivery.id, outcome)
+
+    async def _again(self, delivery: Delivery, *, due: float, reason: str) -> None:
+        now = self._outbox.now()
+        await self._mark(lambda store: store.again(delivery.seq, due=due, now=now, reason=reason))
+
+    async def _bury(self, delivery: Delivery, reason: str) -> None:
+        now = self._outbox.now()
+        await self._mark(lambda store: store.bury(delivery.seq, now=now, reason=reason))
+        self._died(delivery, reason)
+
+    def _died(self, delivery: Delivery, reason: str) -> None:
+        self._metrics.delivered("dead", rank=delivery.rank, now=self._clock.wall())
+        log.error("delivery.died", delivery=delivery.id, reason=reason, do=f"chatwoot-relay outbox show {delivery.id}")
+        self._finish(delivery.id, Dead(reason))
+
+    async def _mark(self, mark: Callable[[Store], Any]) -> Any:
+        """Put on disk what happened. Retried until it is there: the mark, never the send."""
+        while True:
+            try:
+                return await self._outbox.do(mark)
+            except OutboxUnavailable:
+                await self._clock.sleep(1.0)
+
+    # --- waiters ---
+
+    def _finish(self, id: str, outcome: Outcome) -> None:
+        for waiter in self._waiters.get(id, ()):
+            if not waiter.future.done():
+                waiter.future.set_result(outcome)
+
+    def _release_waiters(self, until: float, *, only: str | None = None) -> None:
+        """Those whose deadline comes before *until* need not wait for it."""
+        for id, waiters in self._waiters.items():
+            if only is None or id == only:
+                for waiter in waiters:
+                    if waiter.deadline < until and not waiter.future.done():
+                        waiter.future.set_result(None)
+
+    # --- holds ---
+
+    def _hold(self, key: str, hold: Hold) -> None:
+        known = self._holds.get(key)
+        if known is not None:
+            hold.since = known.since
+            if known.until is None and hold.until is not None and not known.operator:
+                return  # a probed hold ends by its probe
+        self._holds[key] = hold
+        if known is None or known.reason != hold.reason:
+            seconds = None if hold.until is None else round(hold.until - self._outbox.now(), 1)
+            log.warning(
+                "bot.held" if key == BOT else "chat.held",
+                chat=key or None,
+                reason=hold.reason,
+                operator=hold.operator,
+                seconds=seconds,
+            )
+        self._release_waiters(float("inf") if hold.until is None else hold.until)
+        if hold.until is None and (known is None or known.until is not None):
+            self._spawn(self._probe(key))
+        self._changed.set()
+
+    async def _probe(self, key: str) -> None:
+        """Ask, gently, until Telegram answers again or the operator has mended it; asking is no attempt."""
+        while (hold := self._holds.get(key)) is not None and hold.until is None:
+            self._outage += 1
+            wait = OPERATOR_PROBE if hold.operator else max(0.5, backoff(self._outage, self._roll))
+            await self._clock.sleep(wait)
+            if key == BOT:
+                result = await self._telegram.call("getMe", timeout=PROBE_TIMEOUT)
+            else:
+                result = await self._telegram.call("getChat", {"chat_id": key}, timeout=PROBE_TIMEOUT)
+            hold = self._holds.get(key)
+            if hold is None or hold.until is not None:
+                return
+            outcome = classify(result)
+            well = isinstance(result, Answer) and result.status == 200
+            if key != BOT:
+                # Only a send proves that the bot may write there; without one waiting, being seen is enough.
+                hold.trial = well or not isinstance(outcome, Operator | Retry | Ambiguous)
+                if well and not self._outbox.tally.pending:
+                    self._lift(key)
+            elif well:
+                self._lift(key)
+                await self._mark(lambda store: store.wake())
+            elif isinstance(outcome, Operator) and not hold.operator:
+                self._hold(BOT, Hold(reason=outcome.reason, since=hold.since, operator=True))
+            self._changed.set()
+
+    def _well(self, chat: str) -> None:
+        """A send succeeded: nothing is the matter any longer."""
+        self._streak.clear()
+        self._outage = 0
+        for key in (BOT, chat):
+            if key in self._holds and self._holds[key].until is None:
+                self._lift(key)
+
+    def _end_holds(self, now: float) -> None:
+        for key in [k for k, hold in self._holds.items() if hold.until is not None and hold.until <= now]:
+            self._lift(key)
+
+    def _lift(self, key: str) -> None:
+        hold = self._holds.pop(key)
+        held = self._outbox.now() - hold.since
+        log.info("bot.released" if key == BOT else "chat.released", chat=key or None, seconds=round(held, 1))
+        names = [name for name in self._destinations if key in (BOT, self.chat_of(name))]
+        self._spawn(self._mark(lambda store: store.was_held(names, held)))
+        self._changed.set()
+
+    # --- small things ---
+
+    def _nudge(self, _: object) -> None:
+        self._changed.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._check)
+        return task
+
+    def _check(self, task: asyncio.Task[Any]) -> None:
+        """A task that failed for a reason of ours ends the sender, and with it the process: never silently missing."""
+        if not task.cancelled() and task.exception() is not None:
+            self._error = task.exception()
+            self._changed.set()
+
+
+def _expire(future: asyncio.Future[Outcome | None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    """What a log line says of an outcome, beside its label."""
+    return {
+        name: getattr(outcome, name)
+        for name in ("seconds", "reason", "message_id", "scope")
+        if getattr(outcome, name, None) is not None and name != "seconds"
+    }

@@ -1,0 +1,253 @@
+"""The composition root: what the relay is made of, in which order it starts and stops. Refuses to know any rule."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from . import __version__, handlers, pages
+from .clock import Clock
+from .control import serve_control
+from .door import Door
+from .errors import Taken
+from .events import KNOWN_EVENTS
+from .handlers import RELAY, TEAM, Relay, problem, standing
+from .housekeeping import keep
+from .metrics import Metrics, Standing
+from .notify import inherited_sockets, notify, watchdog_interval
+from .openapi import ROUTES
+from .pacing import Pace
+from .protocol import Runner
+from .render import Links
+from .sender import BOT, Destination, Sender
+from .settings import Settings, open_routes, unknown_events
+from .telegram import Telegram, open_session
+from .writer import Outbox
+
+log = structlog.get_logger()
+
+BACKLOG = 1024
+DRAIN = 1.0  # seconds for what was accepted to be heard
+GRACE = 8.0  # seconds for sends in flight
+
+
+def build(settings: Settings, *, clock: Clock | None = None, fatal: asyncio.Future[None] | None = None) -> web.Application:
+    """The application: its routes, and the outbox, Telegram and sender that are born and buried with it.
+
+    *fatal* is failed when a part dies that the relay cannot do without.
+    """
+    clock = clock or Clock()
+    app = web.Application(middlewares=[handlers.answer], client_max_size=0)
+    for route in ROUTES:
+        handler = getattr(handlers, route.name, None) or getattr(pages, route.name)
+        if settings.relay_docs or not hasattr(pages, route.name):
+            app.router.add_route(route.method, route.path, handler)
+            if route.method == "GET":
+                app.router.add_route("HEAD", route.path, handler)
+    if settings.relay_docs:
+        pages.add_pages(app, assets=settings.relay_docs_assets)
+
+    async def parts(app: web.Application) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            outbox = Outbox(settings.relay_database, clock=clock)
+            outbox.open()
+            stack.push_async_callback(outbox.close)
+            session = await stack.enter_async_context(open_session())
+            relay: Relay
+            metrics = Metrics(lambda: _numbers(relay))
+            sender = Sender(
+                outbox,
+                Telegram(session, api_url=settings.telegram_api_url, token=settings.telegram_bot_token.reveal()),
+                destinations={TEAM: Destination(chat_id=str(settings.telegram_chat_id), thread_id=settings.telegram_thread_id)},
+                clock=clock,
+                pace=Pace(enabled=settings.relay_pacing),
+                links=Links(base=settings.chatwoot_url, account=settings.chatwoot_account_id),
+                metrics=metrics,
+                max_age=settings.relay_max_age,
+            )
+            door = Door(settings, clock)
+            relay = Relay(settings=settings, clock=clock, door=door, outbox=outbox, sender=sender, metrics=metrics)
+            app[RELAY] = relay
+            beat = _heart(relay)
+            running = asyncio.create_task(sender.run(), name="sender")
+            keeping = asyncio.create_task(
+                keep(outbox, clock=clock, retention=settings.relay_retention, destination=TEAM, beat=beat),
+                name="housekeeping",
+            )
+            for vital in (running, keeping, outbox.dead):
+                vital.add_done_callback(lambda part: _report(part, fatal))
+            await stack.enter_async_context(serve_control(outbox, lambda: _status(relay)))
+            yield
+            await sender.stop(grace=0.0 if relay.stopping else GRACE)
+            keeping.cancel()
+            await asyncio.gather(running, keeping, return_exceptions=True)
+
+    app.cleanup_ctx.append(parts)
+    return app
+
+
+def _report(part: asyncio.Future[Any], fatal: asyncio.Future[None] | None) -> None:
+    """A part that the relay cannot do without has ended."""
+    if not part.cancelled() and part.exception() is not None:
+        log.critical("relay.failed", exc_info=part.exception())
+        if fatal is not None and not fatal.done():
+            fatal.set_exception(part.exception() or RuntimeError("a part ended"))
+
+
+def _heart(relay: Relay) -> Callable[[], None]:
+    """Once a second: the watchdog is fed if loop *and* sender have moved, and STATUS says how things stand."""
+    interval = watchdog_interval()
+    turns, fed, told = -1, 0.0, ""
+
+    def beat() -> None:
+        nonlocal turns, fed, told
+        now = relay.clock.monotonic()
+        if interval is not None and relay.sender.turns != turns and now - fed >= min(interval, 5.0):
+            turns, fed = relay.sender.turns, now
+            notify("WATCHDOG=1")
+        relay.sender.poke()
+        status = describe(relay)
+        if status != told:
+            told = status
+            notify(f"STATUS={status}")
+
+    return beat
+
+
+def describe(relay: Relay) -> str:
+    """What it is doing, in words: "3 queued, Telegram holds the chat for 41 s"."""
+    tally = relay.outbox.tally
+    queued = tally.pending + tally.sending
+    words = [f"{queued} queued" if queued else "nothing queued"]
+    if tally.dead:
+        words.append(f"{tally.dead} dead")
+    trouble = standing(relay)[1]
+    return ", ".join([*words, trouble] if trouble else words)
+
+
+def _numbers(relay: Relay) -> Standing:
+    now, tally, holds = relay.outbox.now(), relay.outbox.tally, relay.sender.holds()
+    left = {"chat": 0.0, "bot": 0.0}
+    act = {"chat": False, "bot": False}
+    for key, hold in holds.items():
+        scope = "bot" if key == BOT else "chat"
+        left[scope] = max(left[scope], 0.0 if hold.until is None else hold.until - now)
+        act[scope] = act[scope] or hold.operator
+    oldest = relay.outbox.oldest
+    return Standing(
+        queue={"pending": tally.pending, "sending": tally.sending, "sent": tally.sent, "dead": tally.dead},
+        oldest=0.0 if oldest is None else max(0.0, now - oldest),
+        holds=left,
+        operator=act,
+    )
+
+
+def _status(relay: Relay) -> dict[str, Any]:
+    """What `doctor` asks of a running service."""
+    status, detail = standing(relay)
+    return {
+        "status": status,
+        "detail": detail,
+        "describe": describe(relay),
+        "signature_refusals": relay.door.refusals,
+        "skewed": relay.door.skewed,
+        "version": __version__,
+        "pid": os.getpid(),
+    }
+
+
+# --- running ---
+
+
+async def run(
+    settings: Settings, *, clock: Clock | None = None, ready: Callable[[list[str]], None] | None = None, app: web.Application | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT; raises what made it fail. *ready* is called with the addresses once it listens."""
+    clock = clock or Clock()
+    loop = asyncio.get_running_loop()
+    stop, fatal = asyncio.Event(), loop.create_future()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    sockets = inherited_sockets() or [_listen(settings.relay_host, settings.relay_port)]
+    app = app or build(settings, clock=clock, fatal=fatal)
+    runner = Runner(app, problem=problem)
+    try:
+        await runner.setup()
+        sites = [web.SockSite(runner, sock, backlog=BACKLOG) for sock in sockets]
+        for site in sites:
+            await site.start()
+        addresses = [_address(sock) for sock in sockets]
+        for warning in open_routes(settings):
+            log.warning("relay.open", what=warning)
+        for event in unknown_events(settings, KNOWN_EVENTS):
+            log.warning("settings.unknown_event", name=event, setting="RELAY_EVENTS")
+        log.info("relay.started", version=__version__, listening=addresses, database=str(settings.relay_database), pid=os.getpid())
+        notify("READY=1")
+        if ready is not None:
+            ready(addresses)
+        waiting = asyncio.create_task(stop.wait())
+        await asyncio.wait({waiting, fatal}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        notify("STOPPING=1", "STATUS=stopping")
+        if fatal.done():
+            fatal.result()
+        await _drain(app[RELAY], sites, clock)
+    finally:
+        await runner.cleanup()
+        log.info("relay.stopped")
+
+
+async def _drain(relay: Relay, sites: list[web.SockSite], clock: Clock) -> None:
+    """Close our copy of the listener, answer what was accepted, finish what is in flight. aiohttp's own way cuts it off."""
+    log.info("relay.stopping", queued=relay.outbox.tally.pending)
+    relay.draining = True
+    for site in sites:
+        await site.stop()
+    sending = asyncio.create_task(relay.sender.stop(grace=GRACE))
+    relay.sender.give_up_waiting()
+    await clock.sleep(DRAIN)
+    relay.stopping = True
+    await sending
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises Taken where another program has the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=False)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Taken(f"port {port} on {host} is in use{_by_whom(port)}; stop that program or set RELAY_PORT") from None
+        raise
+
+
+def _by_whom(port: int) -> str:
+    """The program that listens there, as far as we may see it."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:
+            rows = [line.split() for line in lines][1:]
+            inodes |= {row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            for descriptor in os.scandir(f"/proc/{pid}/fd"):
+                if os.readlink(descriptor.path)[8:-1] in inodes:
+                    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+                        return f" by {comm.read().strip()} (process {pid})"
+    return ""
+
+
+def _address(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if isinstance(name, tuple):
+        return f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}"
+    return f"unix:{name}"

@@ -1,0 +1,234 @@
+"""The Bot API: one session, and one pure function that says what an answer asks for. Refuses to decide when."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import attrs
+
+from .markup import Html, plain
+from .models import (
+    Ambiguous,
+    Dead,
+    Fix,
+    Moved,
+    Operator,
+    Outcome,
+    Repair,
+    Retry,
+    Sent,
+    WaitBot,
+    WaitChat,
+)
+
+SEND_TIMEOUT = 35.0  # the server itself sleeps through flood waits of up to 8 s: slow is not failed
+CONNECT_TIMEOUT = 8.0
+MAX_REPLY = 64 * 1024
+IDLE = 15.0  # shorter than Telegram's own, so that a request seldom meets a connection that was just closed
+GENERAL_TOPIC = 1
+
+
+@attrs.frozen
+class Answer:
+    """An HTTP answer: its status, the JSON object in it, or None where there was no readable one."""
+
+    status: int
+    body: Mapping[str, Any] | None
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+
+
+@attrs.frozen
+class Unsent:
+    """Nothing was written: the name, the connection or the handshake failed."""
+
+    reason: str
+
+
+@attrs.frozen
+class Lost:
+    """The request was written, its answer never came whole: it may have been heeded."""
+
+    reason: str
+
+
+# What Telegram says when it means: mend the message. In the order in which they are looked for, lower case.
+_REPAIRS = (
+    ("can't parse entities", Fix.PLAIN),
+    ("message is too long", Fix.SHORTER),
+    ("text is too long", Fix.SHORTER),
+    ("message thread not found", Fix.NO_THREAD),
+    ("topic_closed", Fix.NO_THREAD),
+    ("topic_deleted", Fix.NO_THREAD),
+    ("message to be replied not found", Fix.NO_REPLY),
+    ("message to reply not found", Fix.NO_REPLY),
+    ("replied message not found", Fix.NO_REPLY),
+    ("inline keyboard button url", Fix.NO_BUTTON),
+    ("button_url_invalid", Fix.NO_BUTTON),
+)
+# What it says when only the operator can mend it.
+_OPERATOR = (
+    "chat not found", "not enough rights", "need administrator rights", "chat_write_forbidden",
+    "have no rights to send", "chat_restricted", "chat_admin_required", "peer_id_invalid",
+)  # fmt: skip
+
+
+def classify(result: Answer | Unsent | Lost) -> Outcome:
+    """What came of a send, by status and parameters first, by the words of the description second."""
+    match result:
+        case Unsent(reason):
+            return Retry(reason)
+        case Lost(reason):
+            return Ambiguous(reason)
+    status, body = result.status, result.body
+    if 200 <= status < 300:
+        return _told(body)
+    said = _said(body) or f"HTTP {status}"
+    words = said.lower()
+    parameters = body.get("parameters") if body is not None else None
+    parameters = parameters if isinstance(parameters, Mapping) else {}
+    if status == 429:
+        wait = _seconds(parameters.get("retry_after")) or _seconds(result.headers.get("Retry-After")) or 5.0
+        return WaitBot(wait, said) if "global" in words else WaitChat(wait, said)
+    if status >= 500 or 300 <= status < 400 or status == 408:
+        return Retry(said)
+    moved = parameters.get("migrate_to_chat_id")
+    if status == 400 and isinstance(moved, int) and not isinstance(moved, bool):
+        return Moved(moved, said)
+    if status == 400 and "message is not modified" in words:
+        return Sent(None)
+    if status in (401, 404):
+        return Operator("bot", said)
+    if status == 403 or any(w in words for w in _OPERATOR):
+        return Operator("chat", said)
+    if status == 400:
+        for phrase, fix in _REPAIRS:
+            if phrase in words:
+                return Repair(fix, said)
+    return Dead(said)
+
+
+def _told(body: Mapping[str, Any] | None) -> Outcome:
+    result = body.get("result") if body is not None else None
+    number = result.get("message_id") if isinstance(result, Mapping) else None
+    return Sent(number if isinstance(number, int) and not isinstance(number, bool) else None)
+
+
+def _said(body: Mapping[str, Any] | None) -> str:
+    """Telegram's own words, made fit for a log line and a problem."""
+    said = body.get("description") if body is not None else None
+    return re.sub(r"[^\x20-\x7e]", "?", said)[:200] if isinstance(said, str) else ""
+
+
+def _seconds(value: object) -> float | None:
+    try:
+        wait = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return min(wait, 86400.0) if wait >= 0 else None
+
+
+def message(
+    html: Html,
+    *,
+    chat_id: str,
+    thread_id: int | None = None,
+    silent: bool = False,
+    reply_to: int | None = None,
+    without: frozenset[Fix] = frozenset(),
+) -> dict[str, Any]:
+    """The body of ``sendMessage``. What is absent is left out, for Telegram reads null as a word."""
+    body: dict[str, Any] = {"chat_id": int(chat_id) if re.fullmatch(r"-?\d+", chat_id) else chat_id}
+    if Fix.PLAIN in without:
+        body["text"] = plain(html)
+    else:
+        body |= {"text": str(html), "parse_mode": "HTML"}
+    body["link_preview_options"] = {"is_disabled": True}
+    if thread_id is not None and thread_id != GENERAL_TOPIC and Fix.NO_THREAD not in without:
+        body["message_thread_id"] = thread_id
+    if silent:
+        body["disable_notification"] = True
+    if reply_to is not None and Fix.NO_REPLY not in without:
+        body["reply_parameters"] = {"message_id": reply_to, "allow_sending_without_reply": True}
+    return body
+
+
+class Telegram:
+    """One bot and the one ClientSession of the process. Never raises for what the network or Telegram does."""
+
+    def __init__(self, session: aiohttp.ClientSession, *, api_url: str, token: str) -> None:
+        self._session = session
+        self._base = f"{api_url}/bot{token}/"
+
+    def __repr__(self) -> str:
+        return "Telegram(***)"
+
+    async def call(
+        self,
+        method: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        timeout: float = 10.0,
+        written: asyncio.Event | None = None,
+    ) -> Answer | Unsent | Lost:
+        """One method of the Bot API. *written* is set as soon as the request is on its way."""
+        trace = SimpleNamespace(written=written, sent=False)
+        try:
+            async with self._session.post(
+                self._base + method,
+                json=payload or {},
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_TIMEOUT, timeout)),
+                allow_redirects=False,
+                trace_request_ctx=trace,
+            ) as response:
+                return await self._read(response)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return Unsent(_name(error))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return Lost(_name(error)) if trace.sent else Unsent(_name(error))
+
+    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
+        """A 2xx means heeded even where its body breaks off; anything else unreadable says what its status says."""
+        try:
+            raw = await response.content.read(MAX_REPLY)
+            while len(raw) < MAX_REPLY and not response.content.at_eof():
+                raw += await response.content.read(MAX_REPLY - len(raw))
+            body = json.loads(raw)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
+            body = None
+        if not isinstance(body, dict):
+            body = None
+        return Answer(response.status, body, response.headers)
+
+
+def _name(error: BaseException) -> str:
+    """An error without its text: aiohttp's texts hold the URL, and with it the token."""
+    cause = getattr(error, "os_error", None) or error.__cause__
+    words = type(error).__name__
+    return f"{words} ({cause.strerror})" if isinstance(cause, OSError) and cause.strerror else words
+
+
+async def _headers_sent(_: Any, context: SimpleNamespace, __: Any) -> None:
+    trace = context.trace_request_ctx
+    if trace is not None:
+        trace.sent = True
+        if trace.written is not None:
+            trace.written.set()
+
+
+def open_session() -> aiohttp.ClientSession:
+    """The session that the whole process shares."""
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(_headers_sent)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=32, keepalive_timeout=IDLE, ttl_dns_cache=60),
+        trace_configs=[trace],
+        headers={"User-Agent": "chatwoot-relay"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=True,
+    )

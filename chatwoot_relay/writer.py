@@ -1,0 +1,307 @@
+"""The outbox's one thread, one connection and one lock, with group commit. Refuses a second process on the same file."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import attrs
+import structlog
+
+from .clock import Clock
+from .errors import NotOurDatabase, OutboxUnavailable, Taken
+from .models import Delivery
+from .outbox import Store, Tally, open_database, salvage
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+MAX_BATCH = 512
+FREE_DISK = 64 * 1024 * 1024
+ONE_DAY = 86400.0
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+Claims = tuple[list[Delivery], list[str]]
+
+
+@attrs.define(eq=False)
+class _Item(Generic[T]):
+    run: Callable[[Store], T]
+    future: asyncio.Future[T]
+
+
+@attrs.define(eq=False)
+class _Standing:
+    """The sender's claim that waits until there is something to claim; served with the very commit that accepts it."""
+
+    future: asyncio.Future[Claims]
+    run: Callable[[Store], Claims] | None = None
+    served: bool = False
+
+
+@attrs.frozen(eq=False)
+class _Park:
+    standing: _Standing
+    run: Callable[[Store], Claims] | None
+
+
+class Lock:
+    """The file beside the database that says who has it."""
+
+    def __init__(self, database: Path) -> None:
+        path = database.with_name(database.name + ".lock")
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(self._fd, 20).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise Taken(
+                f"{database} is in use by process {holder}; two relays must not share an outbox. "
+                "Stop the other one, or give this one its own RELAY_DATABASE."
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+class Outbox:
+    """What the two sides of the relay know of each other. ``await outbox.do(f)`` returns once f's work is on disk."""
+
+    def __init__(self, path: Path, *, clock: Clock | None = None, max_pending: int | None = None) -> None:
+        self.path = path
+        self.clock = clock or Clock()
+        self.fault: str | None = None  # why nothing can be written
+        self.tally = Tally(accepted=0, pending=0, sending=0, sent=0, dead=0, expired=0)
+        self.oldest: float | None = None  # when the oldest that is owed was born
+        self.damaged: str | None = None  # where a damaged predecessor was set aside
+        self._max_pending = max_pending
+        self._base = 0.0
+        self._queue: queue.SimpleQueue[_Item[Any] | _Park | None] = queue.SimpleQueue()
+        self._standing: _Standing | None = None
+        self._thread: threading.Thread | None = None
+        self._low = False
+
+    # --- the loop's side ---
+
+    def open(self) -> None:
+        """Take the lock, open or make the file, recover. Raises Taken, NotOurDatabase, OSError, sqlite3.Error."""
+        self._loop = asyncio.get_running_loop()
+        self.dead: asyncio.Future[None] = self._loop.create_future()
+        known = self.path.with_name(self.path.name + ".lock").exists()
+        self._lock = Lock(self.path)
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.chmod(self.path, 0o600)
+            self._store = self._open(known)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._thread = threading.Thread(target=self._serve, name="outbox", daemon=True)
+        self._thread.start()
+
+    def now(self) -> float:
+        """The outbox's clock: goes with the monotonic one; across a restart with the wall's, one day at most."""
+        return self._base + self.clock.monotonic()
+
+    async def do(self, run: Callable[[Store], T]) -> T:
+        """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Item(run, future))
+        return await future
+
+    def stand(self) -> _Standing:
+        """A place for a claim that waits; see :meth:`park`."""
+        return _Standing(self._loop.create_future())
+
+    def park(self, standing: _Standing, run: Callable[[Store], Claims] | None) -> None:
+        """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried at once."""
+        self._queue.put(_Park(standing, run))
+
+    def refusal(self) -> str | None:
+        """Why nothing can be accepted right now, or None."""
+        if self.fault is not None:
+            return self.fault
+        if self._low:
+            return "less than 64 MiB of disk are free"
+        if self.tally.pending >= self._store.max_pending:
+            return "the queue is full"
+        return None
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close the file."""
+        if self._thread is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._store.db.close()
+            self._lock.release()
+            self._thread = None
+
+    # --- the thread's side ---
+
+    def _open(self, known: bool) -> Store:
+        try:
+            store = self._store_on(open_database(self.path))
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            if not (known or self.path.suffix in (".db", ".sqlite", ".sqlite3")):
+                raise NotOurDatabase(
+                    f"RELAY_DATABASE: {self.path} is not a database; name a file that is ours or does not exist yet"
+                ) from None
+            store = self._replace(error)
+        self._anchor(store)
+        store.recover(now=self.now())
+        self.tally = store.tally()
+        return store
+
+    def _store_on(self, db: sqlite3.Connection) -> Store:
+        store = Store(db, **({} if self._max_pending is None else {"max_pending": self._max_pending}))
+        store.wall = self.clock.wall
+        return store
+
+    def _replace(self, error: sqlite3.DatabaseError) -> Store:
+        """Set a damaged file aside, take along what can still be read of it, begin a new one."""
+        stamp = datetime.fromtimestamp(self.clock.wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
+        rescued = salvage(self.path)
+        for suffix in ("", "-wal", "-shm"):
+            source = self.path.with_name(self.path.name + suffix)
+            if source.exists():
+                source.rename(aside.with_name(aside.name + suffix))
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        store = self._store_on(open_database(self.path))
+        store.adopt(rescued, now=self.now())
+        self.damaged = str(aside)
+        log.critical("outbox.damaged", set_aside=str(aside), error=str(error), rescued=len(rescued))
+        return store
+
+    def _anchor(self, store: Store) -> None:
+        """Continue the outbox's clock where the last process left it."""
+        wall, then, at = self.clock.wall(), store.fact("alive_wall"), store.fact("alive_at")
+        start = wall if then is None or at is None else at + min(max(wall - then, 0.0), ONE_DAY)
+        self._base = start - self.clock.monotonic()
+
+    def _serve(self) -> None:
+        try:
+            while self._batch(self._queue.get()):
+                pass
+        except BaseException as error:
+            log.critical("outbox.died", error=repr(error))
+            self._loop.call_soon_threadsafe(_fail, self.dead, error)
+
+    def _batch(self, first: _Item[Any] | _Park | None) -> bool:
+        """Everything that waits, in one transaction and one sync."""
+        items: list[_Item[Any]] = []
+        going = True
+        entry: _Item[Any] | _Park | None = first
+        while True:
+            if entry is None:
+                going = False
+            elif isinstance(entry, _Park):
+                entry.standing.run = entry.run
+                self._standing = entry.standing if entry.run and not entry.standing.served else None
+            else:
+                items.append(entry)
+            if not going or len(items) >= MAX_BATCH:
+                break
+            try:
+                entry = self._queue.get_nowait()
+            except queue.Empty:
+                break
+        outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        claims: Claims | None = None
+        try:
+            db = self._store.db
+            changes = db.total_changes
+            self._store.full = self._disk_is_low()
+            db.execute("BEGIN IMMEDIATE")
+            for item in items:
+                outcomes.append((item.future, *self._one(item.run)))
+            if self._standing is not None and self._standing.run is not None:
+                claims, error = self._one(self._standing.run)
+                if error is not None:
+                    raise error
+            if db.total_changes != changes:
+                self._store.remember("alive_wall", self.clock.wall())
+                self._store.remember("alive_at", self.now())
+            tally, oldest = self._store.tally(), self._store.oldest_waiting()
+            db.execute("COMMIT")
+            if db.total_changes != changes and self.fault is not None:
+                log.info("outbox.recovered", after=self.fault)
+                self.fault = None
+            self.tally, self.oldest = tally, oldest
+        except sqlite3.Error as error:
+            self._give_up(error)
+            unavailable = OutboxUnavailable(f"the outbox cannot be written: {error}")
+            outcomes = [(item.future, None, unavailable) for item in items]
+            claims = None
+        if claims is not None and (claims[0] or claims[1]) and self._standing is not None:
+            self._standing.served = True
+            outcomes.append((self._standing.future, claims, None))
+            self._standing = None
+        if outcomes:
+            self._loop.call_soon_threadsafe(_resolve, outcomes)
+        return going
+
+    def _one(self, run: Callable[[Store], T]) -> tuple[T | None, BaseException | None]:
+        """One item under a savepoint: what is wrong with it harms no other."""
+        db = self._store.db
+        db.execute("SAVEPOINT item")
+        try:
+            result = run(self._store)
+        except Exception as error:
+            if isinstance(error, sqlite3.OperationalError) or not db.in_transaction:
+                raise
+            db.execute("ROLLBACK TO item")
+            db.execute("RELEASE item")
+            return None, error
+        db.execute("RELEASE item")
+        return result, None
+
+    def _give_up(self, error: sqlite3.Error) -> None:
+        if self._store.db.in_transaction:
+            self._store.db.execute("ROLLBACK")
+        if isinstance(error, sqlite3.DatabaseError) and _is_damage(error):
+            self._store.db.close()
+            self._store = self._replace(error)
+            return
+        if self.fault is None:
+            log.error("outbox.unwritable", error=str(error))
+        self.fault = f"the outbox cannot be written: {error}"
+
+    def _disk_is_low(self) -> bool:
+        """Room is kept for marking what was told. On a very small disk a tenth of it has to do."""
+        disk = os.statvfs(self.path.parent)
+        free = disk.f_bavail * disk.f_frsize
+        self._low = free < min(FREE_DISK, disk.f_blocks * disk.f_frsize // 10)
+        return self._low
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _DAMAGED
+
+
+def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+    for future, result, error in outcomes:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+
+def _fail(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
