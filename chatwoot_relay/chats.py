@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
+import click
 
 from .errors import RelayError
-from .settings import Settings
+from .settings import Settings, load
 from .telegram import Answer, Telegram, open_session
 
 PATIENCE = 10.0  # seconds for one answer
@@ -160,6 +163,27 @@ def report(places: Iterable[Place]) -> str:
     return "\n\n".join(blocks)
 
 
-def as_json(places: Iterable[Place]) -> str:
-    """The same for machines."""
+def to_json(places: Iterable[Place]) -> str:
+    """The same for programs."""
     return json.dumps([attrs.asdict(place) for place in places], ensure_ascii=False, indent=2)
+
+
+def run_chats(environ: Mapping[str, str], *, directory: Path, yes: bool, as_json: bool) -> int:
+    """`chatwoot-relay chats`; its exit code."""
+    settings = load(environ, directory=directory, only={"telegram_bot_token", "telegram_api_url"})
+
+    async def look() -> list[Place]:
+        async with open_bot(settings) as bot:
+            return await find(bot, confirm=lambda question: yes or agreed(question))
+
+    places = asyncio.run(look())
+    click.echo(to_json(places) if as_json else report(places))
+    return 0
+
+
+def agreed(question: str) -> bool:
+    """Ask who typed the command. Where nobody can answer, it is no."""
+    try:
+        return click.confirm(question, default=False, err=True)
+    except click.Abort:
+        return False

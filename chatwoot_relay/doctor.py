@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import email.utils
 import fcntl
@@ -10,7 +11,9 @@ import os
 import shutil
 import sqlite3
 import struct
+import sys
 import textwrap
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,7 +26,8 @@ import click
 
 from . import settings as configuration
 from .chats import Bot, Unusable, open_bot, printable, said, title
-from .errors import ConfigurationError
+from .control import ask
+from .errors import ConfigurationError, RelayError
 from .outbox import APPLICATION_ID, SCHEMA_VERSION
 from .settings import Settings
 from .telegram import GENERAL_TOPIC, Answer
@@ -31,7 +35,7 @@ from .telegram import GENERAL_TOPIC, Answer
 SIGNS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 SMALLEST_DISK = 64 * 1024 * 1024  # bytes; the outbox refuses below
 SKEW_REFUSED, SKEW_TOLD = 300.0, 30.0  # seconds
-PATIENCE = 10.0  # seconds for one answer
+PATIENCE = 5.0  # seconds for the running service
 SIGNATURES = {  # why the running service refused one, and which mistake that looks like
     "malformed": (
         "its headers are not Chatwoot's",
@@ -155,32 +159,31 @@ def is_sound(path: Path) -> bool:
 
 async def running_status(path: Path) -> dict[str, Any] | None:
     """What the service on this outbox says of itself; None where none answers."""
-    connector = aiohttp.UnixConnector(f"{path}.sock")
     try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=3)) as session,
-            session.get("http://relay/status") as response,
-        ):
-            status = await response.json(content_type=None)
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        async with asyncio.timeout(PATIENCE):
+            status = await ask(path, "status")
+            return {**status, "tally": await ask(path, "tally")}
+    except (aiohttp.ClientError, RelayError, OSError, ValueError, TypeError):
         return None
-    return status if isinstance(status, dict) else None
 
 
 def check_service(status: Mapping[str, Any] | None) -> Iterator[Finding]:
     if status is None:
         yield Finding("service", "warn", "not running here", "systemctl start chatwoot-relay, or chatwoot-relay serve")
         return
-    said, detail = str(status.get("status", "running")), str(status.get("detail") or "")
-    good = said in ("running", "healthy")
-    yield Finding("service", "ok" if good else "fail", said, detail or ("" if good else "look into its log"))
-    queue = status.get("queue")
-    if isinstance(queue, Mapping) and queue.get("dead"):
-        yield Finding("service", "warn", f"{queue['dead']} dead letters", "chatwoot-relay outbox list --state dead")
-    refused = status.get("refusals")
+    trouble = status.get("detail")
+    if trouble:
+        yield Finding("service", "fail", f"{status.get('status')}: {trouble}", "mend that; it goes on by itself")
+    else:
+        yield Finding("service", "ok", f"running: {status.get('describe', 'healthy')}")
+    dead = (status["tally"] or {}).get("dead")
+    if dead:
+        todo = "`chatwoot-relay outbox list --state dead` says why; `outbox redrive` tells them"
+        yield Finding("service", "warn", f"{dead} dead letters", todo)
+    refused = status.get("signature_refusals") or {}
     for verdict, (what, todo) in SIGNATURES.items():
-        if isinstance(refused, Mapping) and refused.get(verdict):
-            yield Finding("signature", "fail", f"{refused[verdict]} refused: {what}", todo)
+        if count := refused.get(verdict):
+            yield Finding("signature", "fail", f"{count} refused: {what}", todo)
 
 
 # --- What Telegram says ---
@@ -348,7 +351,7 @@ def report(findings: Iterable[Finding], *, width: int = 80, fancy: bool = True) 
     return "\n".join(lines)
 
 
-def as_json(findings: Iterable[Finding]) -> str:
+def to_json(findings: Iterable[Finding]) -> str:
     """The same for machines."""
     found = list(findings)
     return json.dumps({"ok": is_well(found), "checks": [attrs.asdict(each) for each in found]}, indent=2)
@@ -357,3 +360,15 @@ def as_json(findings: Iterable[Finding]) -> str:
 def is_well(findings: Iterable[Finding]) -> bool:
     """Whether nothing failed; a warning is no failure."""
     return all(finding.verdict != "fail" for finding in findings)
+
+
+def run_doctor(environ: Mapping[str, str], *, directory: Path, send: bool, as_json: bool) -> int:
+    """`chatwoot-relay doctor`; its exit code."""
+    findings = asyncio.run(examine(environ, directory=directory, send=send, now=time.time()))
+    if as_json:
+        click.echo(to_json(findings))
+    else:
+        width = min(100, max(40, shutil.get_terminal_size().columns))
+        fancy = "utf" in (sys.stdout.encoding or "").lower()
+        click.echo(report(findings, width=width, fancy=fancy), color=False if environ.get("NO_COLOR") else None)
+    return 0 if is_well(findings) else 1

@@ -71,7 +71,7 @@ async def test_chats_and_topics_come_ready_to_paste(telegram: FaultyTelegram) ->
         "# Old?[31m (group)\nTELEGRAM_CHAT_ID=-5\n\n"
         "# Ann (private)\nTELEGRAM_CHAT_ID=7"
     )
-    assert json.loads(chats.as_json(places))[2] == {
+    assert json.loads(chats.to_json(places))[2] == {
         "chat_id": -1001,
         "title": "Support",
         "kind": "supergroup",

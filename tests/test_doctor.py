@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import fcntl
 import json
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -194,12 +196,14 @@ def make_directory(path: Path) -> Path:
 # --- the service ---
 
 
-async def serve_status(path: Path, body: str) -> web.AppRunner:
-    async def status(request: web.Request) -> web.Response:
-        return web.Response(text=body, content_type="application/json")
+async def serve_status(path: Path, status: Any, tally: Any = None) -> web.AppRunner:
+    """A service's Unix socket that says so."""
+
+    async def tell(request: web.Request) -> web.Response:
+        return web.json_response(status if request.match_info["verb"] == "status" else tally)
 
     app = web.Application()
-    app.router.add_get("/status", status)
+    app.router.add_post("/{verb}", tell)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.UnixSite(runner, str(path)).start()
@@ -207,42 +211,40 @@ async def serve_status(path: Path, body: str) -> web.AppRunner:
 
 
 async def test_a_running_service_tells_what_ails_it(tmp_path: Path) -> None:
-    """It knows what no look from outside can see: refused signatures, dead letters, holds."""
+    """It knows what no look from outside can see: holds, dead letters, refused signatures."""
     status = {
         "status": "degraded",
         "detail": "Telegram holds the chat for 41 s",
-        "queue": {"pending": 3, "dead": 2},
-        "refusals": {"mismatch": 4, "stale": 1},
+        "signature_refusals": {"mismatch": 4, "stale": 1},
     }
-    runner = await serve_status(tmp_path / "outbox.db.sock", json.dumps(status))
+    runner = await serve_status(tmp_path / "outbox.db.sock", status, {"pending": 3, "dead": 2})
     try:
         found = await examine(FaultyTelegram(), tmp_path)
     finally:
         await runner.cleanup()
     told = [(each.name, each.verdict, each.what) for each in found if each.name in ("service", "signature")]
     assert told == [
-        ("service", "fail", "degraded"),
+        ("service", "fail", "degraded: Telegram holds the chat for 41 s"),
         ("service", "warn", "2 dead letters"),
         ("signature", "fail", "1 refused: its time was over 5 minutes off"),
         ("signature", "fail", "4 refused: another secret, or a body changed on its way"),
     ]
-    assert next(each.todo for each in found if each.name == "service") == "Telegram holds the chat for 41 s"
 
 
-@pytest.mark.parametrize("body", ['{"status": "healthy"}', "{}"])
-async def test_a_healthy_service_is_a_tick(tmp_path: Path, body: str) -> None:
-    """An older service may say less."""
-    runner = await serve_status(tmp_path / "outbox.db.sock", body)
+async def test_a_healthy_service_is_a_tick(tmp_path: Path) -> None:
+    """In its own words."""
+    status = {"status": "healthy", "detail": None, "describe": "3 queued"}
+    runner = await serve_status(tmp_path / "outbox.db.sock", status, {"dead": 0})
     try:
-        assert only(await examine(FaultyTelegram(), tmp_path), "service").verdict == "ok"
+        found = only(await examine(FaultyTelegram(), tmp_path), "service")
     finally:
         await runner.cleanup()
+    assert found == Finding("service", "ok", "running: 3 queued")
 
 
-@pytest.mark.parametrize("body", ["", "[]", "<html>"])
-async def test_something_else_on_the_socket_is_no_service(tmp_path: Path, body: str) -> None:
-    """A stranger there must not break the check."""
-    runner = await serve_status(tmp_path / "outbox.db.sock", body)
+async def test_a_stranger_on_the_socket_is_no_service(tmp_path: Path) -> None:
+    """It must not break the check."""
+    runner = await serve_status(tmp_path / "outbox.db.sock", 5)
     try:
         assert only(await examine(FaultyTelegram(), tmp_path), "service").what == "not running here"
     finally:
@@ -466,8 +468,8 @@ def test_the_report_can_do_without_fancy_signs() -> None:
 
 
 def test_machines_get_json() -> None:
-    """For monitoring."""
-    told = json.loads(doctor.as_json(FINDINGS))
+    """For programs that watch it."""
+    told = json.loads(doctor.to_json(FINDINGS))
     assert (told["ok"], told["checks"][2]) == (
         False,
         {"name": "clock", "verdict": "warn", "what": "31 s slow", "todo": "timedatectl set-ntp true"},
@@ -479,3 +481,55 @@ def test_settings_alone_make_no_finding_of_a_secret() -> None:
     settings = Settings(telegram_bot_token=Secret("1:s3cret"), telegram_chat_id=1, relay_token=Secret("hunter2"))
     found = list(doctor.check_settings({"RELAY_TOKN": "hunter2"}, Path("/nonexistent"), settings))
     assert "hunter2" not in str(found)
+
+
+# --- the command ---
+
+
+async def run_command(*arguments: str, **environ: str) -> tuple[int, str]:
+    """`chatwoot-relay …` in a process of its own, as a person has it: exit code and output."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "chatwoot_relay",
+        *arguments,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(doctor.__file__).parent.parent), **environ},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def test_the_command_ends_with_1_where_something_failed(tmp_path: Path) -> None:
+    """For scripts; and nothing is coloured that is no terminal."""
+    telegram = FaultyTelegram(chats={"-10042"})
+    async with telegram.serving() as url:
+        environ = {
+            "TELEGRAM_BOT_TOKEN": TOKEN,
+            "TELEGRAM_CHAT_ID": "-10042",
+            "TELEGRAM_API_URL": url,
+            "RELAY_DATABASE": str(tmp_path / "outbox.db"),
+        }
+        code, output = await run_command("doctor", "--send", PYTHONUTF8="1", **environ)
+        assert (code, "✓ send      a silent message arrived" in output, "\x1b" in output) == (0, True, False)
+        code, output = await run_command("doctor", "--json", **environ | {"TELEGRAM_CHAT_ID": "42"})
+        assert (code, json.loads(output)["ok"]) == (1, False)
+        code, output = await run_command("doctor", PYTHONIOENCODING="ascii", **environ | {"TELEGRAM_CHAT_ID": "42"})
+        assert (code, "fail chat      42 is unknown, -10042 is" in output) == (1, True)
+
+
+async def test_chats_are_listed_for_who_has_a_token_only(tmp_path: Path) -> None:
+    """The chat id is what is looked for; without anybody to ask, no other program's poll is ended."""
+    telegram = FaultyTelegram()
+    async with telegram.serving() as url:
+        environ = {"TELEGRAM_BOT_TOKEN": TOKEN, "TELEGRAM_API_URL": url}
+        code, output = await run_command("chats", **environ)
+        assert (code, "press Start" in output) == (1, True)
+        assert "getUpdates" not in {call.method for call in telegram.calls}
+        telegram.updates = [{"message": {"chat": {"id": 7, "type": "private", "first_name": "Ann"}}}]
+        assert await run_command("chats", **environ) == (0, "# Ann (private)\nTELEGRAM_CHAT_ID=7\n")
+        code, output = await run_command("chats", "--yes", "--json", **environ)
+        assert (code, json.loads(output)[0]["chat_id"]) == (0, 7)
