@@ -47,6 +47,14 @@ _CHANNELS = {
 LongText = NewType("LongText", str)
 
 
+# Every event that Chatwoot v4.15 sends, beside automation_event.*
+KNOWN_EVENTS = frozenset({
+    "conversation_created", "conversation_status_changed", "conversation_updated", "conversation_opened",
+    "conversation_resolved", "conversation_typing_on", "conversation_typing_off", "message_created", "message_updated",
+    "contact_created", "contact_updated", "webwidget_triggered", "inbox_created", "inbox_updated", "macro.executed",
+})  # fmt: skip
+
+
 @attrs.frozen
 class WirePerson:
     id: int = 0

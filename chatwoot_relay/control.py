@@ -1,4 +1,4 @@
-"""The Unix socket beside the database, for `chatwoot-relay outbox`: who can open it may read and redrive. Sends nothing."""
+"""The Unix socket beside the database: whoever can open it may read the outbox and redrive. Sends nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Verb = Callable[[Outbox, dict[str, Any]], Awaitable[Any]]
 
 
 async def _list(outbox: Outbox, args: dict[str, Any]) -> Any:
-    return await outbox.do(lambda store: store.list(state=args.get("state"), limit=int(args.get("limit", 50))))
+    return await outbox.do(lambda store: store.newest(state=args.get("state"), limit=int(args.get("limit", 50))))
 
 
 async def _show(outbox: Outbox, args: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 import attrs
 import msgspec
@@ -35,7 +35,7 @@ MAX_CLIENTS = 10_000
 SKEW_SHOWN = 600.0  # seconds for which a signature refused for its time is a sign of a wrong clock
 
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json|text/json", re.IGNORECASE)
-_CHALLENGE = {hdrs.WWW_AUTHENTICATE: 'Bearer realm="chatwoot-relay", Basic realm="chatwoot-relay"'}
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="chatwoot-relay", Basic realm="chatwoot-relay"'}
 _HINTS = {
     Verdict.MISSING: "the request carries no X-Chatwoot-Signature",
     Verdict.MALFORMED: "the signature's headers are not of Chatwoot's form",
@@ -84,7 +84,7 @@ class Door:
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("", "identity"):
             raise Refused(415, "Send the body as it is, without Content-Encoding.")
         headers, now = request.headers, self._clock.wall()
-        signatures, timestamps = headers.getall(SIGNATURE_HEADER, ()), headers.getall(TIMESTAMP_HEADER, ())
+        signatures, timestamps = headers.getall(SIGNATURE_HEADER, []), headers.getall(TIMESTAMP_HEADER, [])
         verdict = Verdict.MISSING
         if self._secrets:
             verdict = verify(secrets=self._secrets, signatures=signatures, timestamps=timestamps, body=body, now=now)
@@ -92,9 +92,9 @@ class Door:
             self.refusals[verdict] = self.refusals.get(verdict, 0) + 1
         if verdict is Verdict.STALE:
             self._skewed_at = self._clock.monotonic()
-        transport = [delivery_key(value) for value in headers.getall(DELIVERY_HEADER, ())[:1] if value]
+        transport = [delivery_key(value) for value in headers.getall(DELIVERY_HEADER, [])[:1] if value]
         if verdict is Verdict.VALID:
-            transport.append(signed_key(timestamps[0], body))
+            transport.append(signed_key(str(timestamps[0]), body))
         return Entry(body=body, token=self.has_token(request), signature=verdict, transport=tuple(transport))
 
     async def _read_body(self, request: web.Request) -> bytes:
@@ -134,7 +134,8 @@ class Door:
     def demand_token(self, presented: bool) -> None:
         """Raises Refused 401 where a token is set and was not presented."""
         if self._token is not None and not presented:
-            raise Refused(401, "Present RELAY_TOKEN: Authorization: Bearer …, as Basic password, or as ?token=….", headers=_CHALLENGE)
+            how = "Authorization: Bearer …, as Basic password, or as ?token=…"
+            raise Refused(401, f"Present RELAY_TOKEN: {how}.", headers=_CHALLENGE)
 
     def demand_any(self, entry: Entry) -> None:
         """Raises Refused 401 unless a valid signature or the token came, or none is configured."""
@@ -161,7 +162,9 @@ class Door:
 
     def _trusted(self, address: str) -> bool:
         known = _parse_address(address)
-        return known is None and not address or known is not None and any(known in network for network in self._proxies)
+        if known is None:
+            return not address  # a Unix socket has no address, and whoever has it is ours
+        return any(known in network for network in self._proxies)
 
     def count(self, client: str) -> dict[str, str]:
         """One more request of that client. Returns the RateLimit headers; raises Refused 429 over the limit."""
@@ -205,8 +208,8 @@ def _parse_address(text: str) -> Any:
 
 def _address(hop: str) -> str | None:
     """An address as proxies write it: bare, in brackets, with a port."""
-    match = re.fullmatch(r"\[?([0-9A-Fa-f:.]+?)\]?(?::\d+)?", hop) if hop.count(":") <= 1 or hop.startswith("[") else None
-    known = _parse_address(match[1] if match else hop)
+    match = re.fullmatch(r"\[([^\]]*)\](?::\d+)?|([0-9.]+):\d+", hop)
+    known = _parse_address((match[1] or match[2]) if match else hop)
     return None if known is None else str(known)
 
 
@@ -268,7 +271,7 @@ def _number(value: Any, _: Any = None) -> int:
 def _make_converter() -> Converter:
     converter = Converter(detailed_validation=True)
     converter.register_structure_hook_factory(
-        lambda kind: get_origin(kind) is Annotated and any(isinstance(arg, msgspec.Meta) for arg in get_args(kind)[1:]),
+        lambda kind: any(isinstance(arg, msgspec.Meta) for arg in getattr(kind, "__metadata__", ())),
         _leaf,
     )
     hook = make_dict_structure_fn(

@@ -22,7 +22,9 @@ from .errors import OutboxUnavailable, Refused
 from .events import Decision, Memory
 from .metrics import Metrics
 from .models import Alert, Ambiguous, Content, Dead, Operator, Outcome, Rank, Retry, Sent, WaitBot, WaitChat
+from .openapi import openapi
 from .outbox import Accepted, Conflict, Ignored
+from .pages import Page, docs_page, redoc_page
 from .render import trim
 from .sender import Sender
 from .settings import Settings
@@ -62,9 +64,8 @@ RELAY = web.AppKey("RELAY", Relay)
 
 def reply(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer."""
-    return web.Response(
-        status=status, body=json.dumps(body, ensure_ascii=False).encode(), content_type="application/json", headers=headers
-    )
+    text = json.dumps(body, ensure_ascii=False)
+    return web.Response(status=status, body=text.encode(), content_type="application/json", headers=headers)
 
 
 def problem(status: int, detail: str, **members: Any) -> web.Response:
@@ -196,7 +197,8 @@ async def _deliver_alert(relay: Relay, alert: Alert, key: str, document: Any) ->
     if relay.stopping:
         raise OutboxUnavailable("the relay is stopping")
     now = relay.outbox.now()
-    where: dict[str, Any] = {"id": delivery_id, "destination": TEAM, "conversation": str(alert.conversation_id), "now": now}
+    lane = str(alert.conversation_id)
+    where: dict[str, Any] = {"id": delivery_id, "destination": TEAM, "conversation": lane, "now": now}
     with relay.sender.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as future:
         if key:
             canonical = json.dumps(document, sort_keys=True).encode()
@@ -373,7 +375,8 @@ async def tell_health(request: web.Request) -> web.Response:
     relay = request.app[RELAY]
     status, detail = standing(relay)
     now = datetime.fromtimestamp(relay.clock.wall(), UTC)
-    body = {"status": status, "service": "chatwoot-integration", "timestamp": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z"}
+    stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    body = {"status": status, "service": "chatwoot-integration", "timestamp": stamp}
     if detail is not None:
         body["detail"] = detail
     return reply(503 if status == "failing" else 200, body)
@@ -398,3 +401,22 @@ async def tell_metrics(request: web.Request) -> web.Response:
     relay.door.demand_token(relay.door.has_token(request))
     page, kind = relay.metrics.render()
     return web.Response(body=page, headers={hdrs.CONTENT_TYPE: kind})
+
+
+async def tell_openapi(request: web.Request) -> web.Response:
+    """``GET /openapi.json``."""
+    return reply(200, openapi())
+
+
+async def show_docs(request: web.Request) -> web.Response:
+    """``GET /docs``: Swagger UI."""
+    return _page(docs_page(openapi(), request.app[RELAY].settings.relay_docs_assets))
+
+
+async def show_redoc(request: web.Request) -> web.Response:
+    """``GET /redoc``: ReDoc."""
+    return _page(redoc_page(openapi(), request.app[RELAY].settings.relay_docs_assets))
+
+
+def _page(page: Page) -> web.Response:
+    return web.Response(text=page.html, content_type="text/html", headers=page.headers)

@@ -50,6 +50,4 @@ def _report_damage(store: Store, outbox: Outbox, destination: str) -> None:
         headline="⚠️ The relay's database was damaged",
         facts=(("Set aside as", outbox.damaged or ""), ("Some alerts", "may be lost, or told twice")),
     )
-    store.enqueue(
-        notice, id=secrets.token_hex(8), destination=destination, conversation="relay", now=outbox.now()
-    )
+    store.enqueue(notice, id=secrets.token_hex(8), destination=destination, conversation="relay", now=outbox.now())

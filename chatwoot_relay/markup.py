@@ -53,7 +53,7 @@ def clean(text: str, *, limit: int) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """At most *limit* code points and an ellipsis, cut back to a whole grapheme; through one only if it fills the limit."""
+    """At most *limit* code points and an ellipsis, cut back to a whole grapheme (through one that fills the limit)."""
     if len(text) <= limit:
         return text
     at = limit

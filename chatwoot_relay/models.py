@@ -51,7 +51,9 @@ class Alert:
     ] = None
     additional_info: Annotated[
         dict[str, Any] | None,
-        Meta(description="Anything else worth a line each.", examples=[{"user_id": "user_123", "order_id": "order_456"}]),
+        Meta(
+            description="Anything else worth a line each.", examples=[{"user_id": "user_123", "order_id": "order_456"}]
+        ),
     ] = None
     left_out: int = 0  # members of additional_info that were not kept; ours, not part of the public shape
 

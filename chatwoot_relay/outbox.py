@@ -1,4 +1,4 @@
-"""The outbox's SQL: durable deliveries, their order, what is remembered. Synchronous; refuses to know threads and clocks.
+"""The outbox's SQL: durable deliveries, their order, what is remembered. Synchronous; knows no threads, no clocks.
 
 Every function runs inside a transaction that its caller commits. Times are seconds on the outbox's own clock, which
 runs with the monotonic one and never jumps; ``accepted_at`` alone is the wall clock's, for people.
@@ -6,6 +6,7 @@ runs with the monotonic one and never jumps; ``accepted_at`` alone is the wall c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
@@ -100,10 +101,12 @@ CREATE TRIGGER deliveries_accepted AFTER INSERT ON deliveries BEGIN
     UPDATE counters SET value = value + 1 WHERE name IN ('accepted', new.state);
 END;
 CREATE TRIGGER deliveries_turned AFTER UPDATE OF state ON deliveries WHEN old.state <> new.state BEGIN
-    UPDATE counters SET value = value + CASE name WHEN new.state THEN 1 ELSE -1 END WHERE name IN (old.state, new.state);
+    UPDATE counters SET value = value + CASE name WHEN new.state THEN 1 ELSE -1 END
+    WHERE name IN (old.state, new.state);
 END;
 CREATE TRIGGER deliveries_expired AFTER DELETE ON deliveries BEGIN
-    UPDATE counters SET value = value + CASE name WHEN 'expired' THEN 1 ELSE -1 END WHERE name IN ('expired', old.state);
+    UPDATE counters SET value = value + CASE name WHEN 'expired' THEN 1 ELSE -1 END
+    WHERE name IN ('expired', old.state);
 END;
 """
 
@@ -187,18 +190,14 @@ def _version(db: sqlite3.Connection) -> int:
 def salvage(path: Path) -> list[tuple[Any, ...]]:
     """What was still owed according to a damaged file, as far as it can be read; see :meth:`Store.adopt`."""
     rows: list[tuple[Any, ...]] = []
-    try:
-        db = sqlite3.connect(path)
-        try:
-            for row in db.execute(
+    # What was read before the damage is what there is.
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
+        rows.extend(
+            db.execute(
                 "SELECT id, destination, conversation, memory, rank, content, accepted_at, attempts FROM deliveries"
                 " WHERE state IN ('pending', 'sending') AND rank >= 0 ORDER BY seq"
-            ):
-                rows.append(row)
-        finally:
-            db.close()
-    except sqlite3.Error:
-        pass  # what was read before the damage is what there is
+            )
+        )
     return rows
 
 
@@ -231,9 +230,12 @@ class Store:
         for id, destination, conversation, memory, rank, content, accepted_at, attempts in rows:
             known = unpack(content)
             if known is not None:
-                self.enqueue(known, id=id, destination=destination, conversation=conversation, now=now, memory=memory, rank=rank)
+                self.enqueue(
+                    known, id=id, destination=destination, conversation=conversation, now=now, memory=memory, rank=rank
+                )
                 self.db.execute(
-                    "UPDATE deliveries SET accepted_at = ?, ambiguous = ? WHERE id = ?", (accepted_at, min(attempts, 1), id)
+                    "UPDATE deliveries SET accepted_at = ?, ambiguous = ? WHERE id = ?",
+                    (accepted_at, min(attempts, 1), id),
                 )
         self.db.execute("COMMIT")
 
@@ -258,9 +260,20 @@ class Store:
             raise OutboxUnavailable("the queue is full")
         rank = rank_of(content) if rank is None else rank
         seq = db.execute(
-            "INSERT INTO deliveries (id, state, destination, conversation, memory, rank, content, accepted_at, born, since, held)"
-            " VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (id, destination, conversation, memory, int(rank), pack(content), self.wall(), now, now, self._held(destination)),
+            "INSERT INTO deliveries (id, state, destination, conversation, memory, rank, content, accepted_at, born,"
+            " since, held) VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                id,
+                destination,
+                conversation,
+                memory,
+                int(rank),
+                pack(content),
+                self.wall(),
+                now,
+                now,
+                self._held(destination),
+            ),
         ).lastrowid
         db.execute(
             "INSERT INTO lanes (destination, conversation, rank, head) VALUES (?, ?, ?, ?)"
@@ -274,7 +287,9 @@ class Store:
         ).fetchone()[0]
         return Accepted(id=id, ahead=ahead)
 
-    def enqueue_once(self, content: Content, *, key: str, digest: str, id: str, now: float, **where: Any) -> Accepted | Conflict:
+    def enqueue_once(
+        self, content: Content, *, key: str, digest: str, id: str, now: float, **where: Any
+    ) -> Accepted | Conflict:
         """The same under an idempotency key: a repeat is answered as the first stands by now."""
         known = self.db.execute("SELECT delivery, digest FROM seen WHERE key = ?", (key,)).fetchone()
         if known is None:
@@ -317,9 +332,7 @@ class Store:
             if changed:
                 self._record(transport, None, now)
             return Ignored(str(decision.ignored))
-        accepted = self.enqueue(
-            content, id=id, destination=destination, conversation=conversation, now=now, memory=key
-        )
+        accepted = self.enqueue(content, id=id, destination=destination, conversation=conversation, now=now, memory=key)
         self._record((*transport, *decision.keys), id, now)
         if decision.opens:
             self.db.execute("UPDATE conversations SET alert = ? WHERE key = ?", (id, key))
@@ -447,7 +460,7 @@ class Store:
         row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
         self.db.execute("DELETE FROM deliveries WHERE seq = ?", (seq,))
         if row is not None:
-            self._refresh(*row, 0.0)
+            self._refresh(row[0], row[1], 0.0)
 
     def withdraw_test(self, id: str) -> None:
         """Forget a test by its public id unless it is being sent at this moment; its settling forgets it then."""
@@ -476,14 +489,15 @@ class Store:
             return
         history = [*json.loads(row[0]), [round(self.wall(), 3), outcome, reason]][-HISTORY_KEPT:]
         self.db.execute(
-            "UPDATE deliveries SET state = ?, settled = ?, reason = ?, chat_id = ?, message_id = ?, history = ? WHERE seq = ?",
+            "UPDATE deliveries SET state = ?, settled = ?, reason = ?, chat_id = ?, message_id = ?, history = ?"
+            " WHERE seq = ?",
             (state, None if state == "pending" else now, reason, chat_id, message_id, json.dumps(history), seq),
         )
         self._lane(seq, due)
 
     def _lane(self, seq: int, due: float) -> None:
         row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
-        self._refresh(*row, due)
+        self._refresh(row[0], row[1], due)
 
     def _refresh(self, destination: str, conversation: str, due: float) -> None:
         where = (destination, conversation)
@@ -562,7 +576,7 @@ class Store:
         """The tally, as a dict."""
         return attrs.asdict(self.tally())
 
-    def list(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
+    def newest(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
         """The newest rows, without their content."""
         where, values = ("WHERE state = ?", (state,)) if state else ("", ())
         if state == "pending":
@@ -642,7 +656,10 @@ class Store:
         notice = Notice(
             event="relay.dead_letters",
             headline=f"☠️ {some} could not be told",
-            facts=(("See", "chatwoot-relay outbox list --state dead"), ("Send again", "chatwoot-relay outbox redrive --all")),
+            facts=(
+                ("See", "chatwoot-relay outbox list --state dead"),
+                ("Send again", "chatwoot-relay outbox redrive --all"),
+            ),
         )
         self.remember("deaths_untold", 0)
         self.remember("deaths_told_at", now)

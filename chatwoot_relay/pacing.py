@@ -40,7 +40,6 @@ class Window:
         past = self._sends[place] if place < len(self._sends) else now
         return max(now, past + self._seconds) + turns * self._seconds
 
-
     def free(self, now: float) -> int:
         """How many may go at once."""
         return self._count - sum(at + self._seconds > now for at in self._sends)

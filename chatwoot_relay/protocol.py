@@ -1,4 +1,4 @@
-"""aiohttp's HTTP server with the time limits and bounds it lacks. Refuses slow heads and a crowd of idle connections."""
+"""aiohttp's server with the time limits and bounds it lacks. Refuses slow heads and a crowd of idle connections."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Runner(web.AppRunner):
         await self._app.startup()
         self._app.freeze()
         return Server(
-            self._app._handle,
+            self._app._handle,  # type: ignore[arg-type] # as aiohttp itself has it
             request_factory=self._app._make_request,
             problem=self._problem,
             access_log=None,

@@ -1,4 +1,4 @@
-"""What Telegram is sent for an alert or a notice: wording and layout, nothing else. Every input gives a text that fits."""
+"""What Telegram is sent for an alert or a notice: wording and layout. Every input gives a text that fits."""
 
 from __future__ import annotations
 
@@ -165,8 +165,11 @@ def _age(seconds: float) -> str:
 def trim(alert: Alert) -> Alert:
     """The same alert without what could never be shown, so that a row in the outbox stays small."""
 
-    def short(text: str | None, limit: int) -> str | None:
-        return None if text is None else text[: 4 * limit + 64]
+    def short(text: str, limit: int) -> str:
+        return text[: 4 * limit + 64]
+
+    def maybe(text: str | None, limit: int) -> str | None:
+        return None if text is None else short(text, limit)
 
     info = alert.additional_info
     return attrs.evolve(
@@ -174,10 +177,10 @@ def trim(alert: Alert) -> Alert:
         severity=short(alert.severity, LINE_LIMIT),
         reason=short(alert.reason.strip(), REASON_LIMIT),
         message=_keep(alert.message),
-        customer_name=short(alert.customer_name, LINE_LIMIT),
-        customer_email=short(alert.customer_email, LINE_LIMIT),
-        timestamp=short(alert.timestamp, LINE_LIMIT),
-        chatwoot_url=short(alert.chatwoot_url, URL_LIMIT),
+        customer_name=maybe(alert.customer_name, LINE_LIMIT),
+        customer_email=maybe(alert.customer_email, LINE_LIMIT),
+        timestamp=maybe(alert.timestamp, LINE_LIMIT),
+        chatwoot_url=maybe(alert.chatwoot_url, URL_LIMIT),
         additional_info=None if info is None else dict(_short_rows(info)),
         left_out=0 if info is None else max(0, len(info) - INFO_LINES),
     )

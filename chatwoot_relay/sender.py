@@ -1,4 +1,4 @@
-"""The task that empties the outbox: claims, sends, settles. Refuses to lose a delivery, or to send what may not be sent yet."""
+"""The task that empties the outbox: claims, sends, settles. Refuses to lose a delivery, or to send one too early."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .models import (
 from .outbox import Store
 from .pacing import Pace, backoff
 from .render import Links, render
-from .telegram import Answer, Telegram, classify, message
+from .telegram import SEND_TIMEOUT, Answer, Telegram, classify, message
 from .writer import Claims, Outbox
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ class Destination:
 
 @attrs.define(kw_only=True)
 class Hold:
-    """Nothing is sent meanwhile. *until* is on the outbox's clock; a probed hold has none and ends when a probe succeeds."""
+    """Nothing is sent meanwhile. *until* is on the outbox's clock; a hold without one ends when a probe succeeds."""
 
     reason: str
     since: float
@@ -158,7 +158,7 @@ class Sender:
         return dict(self._holds)
 
     def trouble(self) -> str | None:
-        """In a few words, why Telegram is not taking messages or what the operator should mend; None when all is well."""
+        """Why Telegram is not taking messages, or what the operator should mend; None when all is well."""
         now = self._outbox.now()
         for key, hold in self._holds.items():
             who = "the bot" if key == BOT else "the chat"

@@ -14,12 +14,12 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from . import __version__, handlers, pages
+from . import __version__, handlers
+from .chatwoot import KNOWN_EVENTS
 from .clock import Clock
 from .control import serve_control
 from .door import Door
 from .errors import Taken
-from .events import KNOWN_EVENTS
 from .handlers import RELAY, TEAM, Relay, problem, standing
 from .housekeeping import keep
 from .metrics import Metrics, Standing
@@ -40,7 +40,9 @@ DRAIN = 1.0  # seconds for what was accepted to be heard
 GRACE = 8.0  # seconds for sends in flight
 
 
-def build(settings: Settings, *, clock: Clock | None = None, fatal: asyncio.Future[None] | None = None) -> web.Application:
+def build(
+    settings: Settings, *, clock: Clock | None = None, fatal: asyncio.Future[None] | None = None
+) -> web.Application:
     """The application: its routes, and the outbox, Telegram and sender that are born and buried with it.
 
     *fatal* is failed when a part dies that the relay cannot do without.
@@ -48,13 +50,14 @@ def build(settings: Settings, *, clock: Clock | None = None, fatal: asyncio.Futu
     clock = clock or Clock()
     app = web.Application(middlewares=[handlers.answer], client_max_size=0)
     for route in ROUTES:
-        handler = getattr(handlers, route.name, None) or getattr(pages, route.name)
-        if settings.relay_docs or not hasattr(pages, route.name):
-            app.router.add_route(route.method, route.path, handler)
-            if route.method == "GET":
-                app.router.add_route("HEAD", route.path, handler)
+        if settings.relay_docs or route.name != "tell_openapi":
+            handler = getattr(handlers, route.name)
+            app.router.add_get(route.path, handler) if route.method == "GET" else app.router.add_post(
+                route.path, handler
+            )
     if settings.relay_docs:
-        pages.add_pages(app, assets=settings.relay_docs_assets)
+        app.router.add_get("/docs", handlers.show_docs)
+        app.router.add_get("/redoc", handlers.show_redoc)
 
     async def parts(app: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
@@ -67,7 +70,9 @@ def build(settings: Settings, *, clock: Clock | None = None, fatal: asyncio.Futu
             sender = Sender(
                 outbox,
                 Telegram(session, api_url=settings.telegram_api_url, token=settings.telegram_bot_token.reveal()),
-                destinations={TEAM: Destination(chat_id=str(settings.telegram_chat_id), thread_id=settings.telegram_thread_id)},
+                destinations={
+                    TEAM: Destination(chat_id=str(settings.telegram_chat_id), thread_id=settings.telegram_thread_id)
+                },
                 clock=clock,
                 pace=Pace(enabled=settings.relay_pacing),
                 links=Links(base=settings.chatwoot_url, account=settings.chatwoot_account_id),
@@ -169,7 +174,11 @@ def _status(relay: Relay) -> dict[str, Any]:
 
 
 async def run(
-    settings: Settings, *, clock: Clock | None = None, ready: Callable[[list[str]], None] | None = None, app: web.Application | None = None
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    ready: Callable[[list[str]], None] | None = None,
+    app: web.Application | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; raises what made it fail. *ready* is called with the addresses once it listens."""
     clock = clock or Clock()
@@ -190,7 +199,13 @@ async def run(
             log.warning("relay.open", what=warning)
         for event in unknown_events(settings, KNOWN_EVENTS):
             log.warning("settings.unknown_event", name=event, setting="RELAY_EVENTS")
-        log.info("relay.started", version=__version__, listening=addresses, database=str(settings.relay_database), pid=os.getpid())
+        log.info(
+            "relay.started",
+            version=__version__,
+            listening=addresses,
+            database=str(settings.relay_database),
+            pid=os.getpid(),
+        )
         notify("READY=1")
         if ready is not None:
             ready(addresses)
@@ -207,7 +222,7 @@ async def run(
 
 
 async def _drain(relay: Relay, sites: list[web.SockSite], clock: Clock) -> None:
-    """Close our copy of the listener, answer what was accepted, finish what is in flight. aiohttp's own way cuts it off."""
+    """Close our copy of the listener, answer what was accepted, finish what is in flight; aiohttp's way cuts it off."""
     log.info("relay.stopping", queued=relay.outbox.tally.pending)
     relay.draining = True
     for site in sites:
@@ -226,7 +241,9 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=False)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise Taken(f"port {port} on {host} is in use{_by_whom(port)}; stop that program or set RELAY_PORT") from None
+            raise Taken(
+                f"port {port} on {host} is in use{_by_whom(port)}; stop that program or set RELAY_PORT"
+            ) from None
         raise
 
 

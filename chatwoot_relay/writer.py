@@ -1,4 +1,4 @@
-"""The outbox's one thread, one connection and one lock, with group commit. Refuses a second process on the same file."""
+"""The outbox's one thread, one connection and one lock, with group commit. Refuses a second process on the file."""
 
 from __future__ import annotations
 
@@ -226,8 +226,7 @@ class Outbox:
             changes = db.total_changes
             self._store.full = self._disk_is_low()
             db.execute("BEGIN IMMEDIATE")
-            for item in items:
-                outcomes.append((item.future, *self._one(item.run)))
+            outcomes.extend((item.future, *self._one(item.run)) for item in items)
             if self._standing is not None and self._standing.run is not None:
                 claims, error = self._one(self._standing.run)
                 if error is not None:

@@ -1,0 +1,5 @@
+"""``python -m chatwoot_relay``."""
+
+from .cli import main
+
+main()

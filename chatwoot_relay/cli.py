@@ -1,0 +1,228 @@
+"""The command line: reads settings, runs a command, says what went wrong and with which exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__, chatwoot, door, notices, routing
+from .control import VERBS, ask
+from .entities import parse_html
+from .errors import ConfigurationError, Refused, RelayError, Taken
+from .openapi import openapi
+from .render import Links, render, trim
+from .server import run
+from .settings import Settings, help_text, load, unknown
+from .telemetry import set_up_logs
+from .writer import Outbox
+
+EX_CONFIG = 78  # systemd does not try again
+EX_TEMPFAIL = 75
+STATES = click.Choice(["pending", "sent", "dead"])
+
+
+class Group(click.Group):
+    """Turns every failure into words and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            for complaint in error.complaints:
+                click.echo(f"chatwoot-relay: {complaint}", err=True)
+            ctx.exit(EX_CONFIG)
+        except Taken as error:
+            click.echo(f"chatwoot-relay: {error}", err=True)
+            ctx.exit(EX_TEMPFAIL)
+        except (RelayError, OSError, sqlite3.Error) as error:
+            click.echo(f"chatwoot-relay: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="chatwoot-relay")
+def main() -> None:
+    """No customer who needs a human is ever missed.
+
+    Takes alerts and Chatwoot's webhooks, has each on disk before it says yes, and tells your team's Telegram chat.
+
+    See it work, without a token:  chatwoot-relay demo
+    """
+
+
+@main.command(epilog="\b\n" + help_text())
+def serve() -> None:
+    """Run the service. Everything is set by environment variables, listed below."""
+    settings = _settings()
+    _logs(settings)
+    for warning in unknown(os.environ, directory=Path.cwd()):
+        click.echo(f"chatwoot-relay: warning: {warning}", err=True)
+    asyncio.run(run(settings))
+
+
+@main.command()
+@click.option("--open-browser/--no-open-browser", default=False, help="Show the chat in a browser.")
+def demo(open_browser: bool) -> None:
+    """Run all of it without a token, against a Telegram built in, with a page that shows the chat."""
+    from .demo import run_demo  # its page and its Telegram are no part of the service
+
+    run_demo(os.environ, open_browser=open_browser)
+
+
+@main.command()
+@click.option("--send", is_flag=True, help="Prove it with a silent message, deleted again.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(send: bool, as_json: bool) -> None:
+    """Check settings, token, chat, rights, outbox, clock and links; say what to do."""
+    from .doctor import run_doctor
+
+    sys.exit(run_doctor(os.environ, directory=Path.cwd(), send=send, as_json=as_json))
+
+
+@main.command()
+@click.option("--yes", is_flag=True, help="Do not ask before asking Telegram.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def chats(yes: bool, as_json: bool) -> None:
+    """List the chats and topics that the bot has seen, ready to paste."""
+    from .doctor import run_chats
+
+    sys.exit(run_chats(os.environ, directory=Path.cwd(), yes=yes, as_json=as_json))
+
+
+@main.group()
+def outbox() -> None:
+    """See what is owed, told or dead; send dead letters again. Also while the service runs."""
+
+
+@outbox.command("list")
+@click.option("--state", type=STATES, help="Only these.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_(state: str | None, limit: int, as_json: bool) -> None:
+    """The newest deliveries, and how many there are of each state."""
+    rows = _perform("list", state=state, limit=limit)
+    tally = _perform("tally")
+    if as_json:
+        click.echo(json.dumps({"tally": tally, "deliveries": rows}))
+        return
+    click.echo("  ".join(f"{tally[name]} {name}" for name in ("pending", "sending", "sent", "dead")))
+    for row in rows:
+        when = datetime.fromtimestamp(row["accepted_at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+        why = f"  {row['reason']}" if row["reason"] and row["state"] != "sent" else ""
+        click.echo(f"{row['id']}  {row['state']:<8}{when}  #{row['conversation']:<10}{why}"[:200])
+    if not rows:
+        click.echo("Nothing here." if state is None else f"Nothing is {state}.")
+
+
+@outbox.command()
+@click.argument("id")
+def show(id: str) -> None:
+    """One delivery whole: its content and what happened to it. This shows the customer's words."""
+    row = _perform("show", id=id)
+    if row is None:
+        raise RelayError(f"no delivery {id}; chatwoot-relay outbox list shows the ids")
+    click.echo(json.dumps(row, indent=2, ensure_ascii=False))
+
+
+@outbox.command()
+@click.argument("ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+def redrive(ids: tuple[str, ...], everything: bool) -> None:
+    """Send dead letters again."""
+    if bool(ids) == everything:
+        raise click.UsageError("name deliveries, or --all")
+    redriven = _perform("redrive", ids=None if everything else list(ids))
+    click.echo(f"{len(redriven)} will be sent again.")
+    if missing := sorted(set(ids) - set(redriven)):
+        raise RelayError(f"not a dead letter: {', '.join(missing)}")
+
+
+@outbox.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def backup(file: Path) -> None:
+    """Write a consistent copy of the outbox to FILE."""
+    copied = _perform("backup", path=str(file.absolute()))
+    if isinstance(copied, bytes):
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as target:
+            target.write(copied)
+    click.echo(f"{file}: {file.stat().st_size} bytes")
+
+
+@main.command("render")
+@click.argument("file", type=click.File("rb"))
+@click.option("--html", "as_html", is_flag=True, help="The markup that is sent.")
+def render_(file: Any, as_html: bool) -> None:
+    """Show what Telegram would show of a payload: an alert or a Chatwoot event, from FILE or - for standard input."""
+    try:
+        document = door.parse(file.read())
+        if isinstance(document, dict) and isinstance(document.get("event"), str) and "severity" not in document:
+            event = chatwoot.read_event(document, base_url=None, account_id=None)
+            decision = routing.decide(event, None, events=frozenset({"all"}), now=0.0)
+            if decision.what is None:
+                click.echo(f"Nothing would be told: {decision.ignored}.")
+                return
+            content: Any = notices.word(event, decision)
+        else:
+            content = trim(door.read_alert(document))
+    except Refused as refused:
+        for error in refused.errors:
+            click.echo(f"{error.path}: {error.message}", err=True)
+        raise RelayError(refused.detail) from None
+    html = render(content, links=Links())
+    click.echo(html if as_html else parse_html(html)[0])
+
+
+@main.command("openapi")
+def openapi_() -> None:
+    """Print the OpenAPI 3.1 document."""
+    click.echo(json.dumps(openapi(), indent=2, ensure_ascii=False))
+
+
+# --- what commands share ---
+
+
+def _settings(only: frozenset[str] | None = None) -> Settings:
+    return load(os.environ, directory=Path.cwd(), only=only)
+
+
+def _logs(settings: Settings) -> None:
+    secrets = [settings.telegram_bot_token, *settings.chatwoot_webhook_secret]
+    if settings.relay_token is not None:
+        secrets.append(settings.relay_token)
+    set_up_logs(
+        level=settings.relay_log_level, form=settings.relay_log_format, secrets=[secret.reveal() for secret in secrets]
+    )
+
+
+def _perform(verb: str, **args: Any) -> Any:
+    """Have the running service do it; where none runs, open the file ourselves."""
+    database = _settings(frozenset({"relay_database"})).relay_database
+
+    async def perform() -> Any:
+        try:
+            return await ask(database, verb, **args)
+        except OSError:
+            pass
+        if not database.exists():
+            raise RelayError(f"no outbox at {database}; set RELAY_DATABASE as the service has it")
+        box = Outbox(database)
+        box.open()
+        try:
+            return await VERBS[verb](box, args)
+        finally:
+            await box.close()
+
+    return _run(perform)
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    return asyncio.run(work())
