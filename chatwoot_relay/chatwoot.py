@@ -17,10 +17,11 @@ import cattrs
 import cattrs.gen
 import msgspec
 
-from chatwoot_relay.events import Attachment, Change, Event, Message, Person, Role
-from chatwoot_relay.models import MAX_ID
+from .events import Attachment, Change, Event, Message, Person, Role
+from .markup import clean
+from .models import MAX_ID
 
-MAX_TEXT = 4000  # code points of a message that are kept; fewer are shown
+MAX_TEXT = 2000  # code points of a message that are kept; fewer are shown
 MAX_WORD = 300  # of anything else
 MAX_ITEMS = 20  # labels, attachments, changes, answers
 
@@ -41,18 +42,18 @@ _CHANNELS = {
 }
 
 
-# --- The wire: what we read of a payload. A field that is missing, null or of another type takes its default ---
-
-
-LongText = NewType("LongText", str)
-
-
 # Every event that Chatwoot v4.15 sends, beside automation_event.*
 KNOWN_EVENTS = frozenset({
     "conversation_created", "conversation_status_changed", "conversation_updated", "conversation_opened",
     "conversation_resolved", "conversation_typing_on", "conversation_typing_off", "message_created", "message_updated",
     "contact_created", "contact_updated", "webwidget_triggered", "inbox_created", "inbox_updated", "macro.executed",
 })  # fmt: skip
+
+
+# --- The wire: what we read of a payload. A field that is missing, null or of another type takes its default ---
+
+
+LongText = NewType("LongText", str)
 
 
 @attrs.frozen
@@ -79,18 +80,6 @@ class WireAttachment:
 
 
 @attrs.frozen
-class WireMailText:
-    reply: LongText = LongText("")
-    full: LongText = LongText("")
-
-
-@attrs.frozen
-class WireMail:
-    subject: str = ""
-    text_content: WireMailText = WireMailText()
-
-
-@attrs.frozen
 class WireContent:
     deleted: bool = False
     is_unsupported: bool = False
@@ -98,7 +87,7 @@ class WireContent:
     submitted_email: str = ""
     submitted_values: Any = None
     automation_rule_id: Any = None
-    email: WireMail = WireMail()
+    email: Any = None
 
 
 @attrs.frozen
@@ -158,9 +147,11 @@ class WireRoot:
 
 
 def _text(value: object, limit: int) -> str:
+    """A string with what is shown of it at most; cleaned before it is cut, so that nothing invisible fills it."""
     if not isinstance(value, str):
         return ""
-    value = value[:limit]
+    if len(value) > limit:
+        value = clean(value[: 64 * limit], limit=limit)[:limit]
     return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
 
 
@@ -291,6 +282,14 @@ def _submitted(values: object) -> tuple[int, str, tuple[tuple[str, str], ...]]:
     return 0, "", tuple(answers)
 
 
+def _mail(value: object) -> tuple[str, str]:
+    """An e-mail's subject, and its text for where the message itself has none."""
+    mail = value if isinstance(value, dict) else {}
+    text = mail.get("text_content")
+    parts = text if isinstance(text, dict) else {}
+    return _word(mail.get("subject")), _text(parts.get("reply"), MAX_TEXT) or _text(parts.get("full"), MAX_TEXT)
+
+
 def _message(wire: WireMessage) -> Message:
     kind = wire.message_type if isinstance(wire.message_type, str) else ""
     if isinstance(wire.message_type, int) and not isinstance(wire.message_type, bool):
@@ -301,10 +300,10 @@ def _message(wire: WireMessage) -> Message:
     if kind in ("outgoing", "template") and role is Role.CONTACT:
         role = Role.BOT  # a sender of unknown kind on our side: neither an answer, nor an address to show
     content = wire.content_attributes
-    mail = content.email
+    subject, mail = _mail(content.email)
     rating, feedback, answers = _submitted(content.submitted_values)
     moment = _moment(wire.created_at)
-    text = wire.content or mail.text_content.reply or mail.text_content.full
+    text = wire.content or mail
     mentions = tuple(found.group(1) for found in _MENTION.finditer(text))[:MAX_ITEMS] if "mention://" in text else ()
     return Message(
         id=wire.id,
@@ -316,7 +315,7 @@ def _message(wire: WireMessage) -> Message:
         at=moment,
         timestamp=_iso(wire.created_at, moment),
         attachments=tuple(_attachment(entry) for entry in wire.attachments),
-        subject=mail.subject,
+        subject=subject,
         automatic="automation rule"
         if content.automation_rule_id
         else ("campaign" if wire.additional_attributes.campaign_id else ""),
