@@ -183,7 +183,8 @@ def test_an_alert_of_ones_own_is_raised_from_the_page(demo: Demo) -> None:
         field.clear()
         field.send_keys('It\'s <urgent> & "mine"')
         driver.find_element(By.CSS_SELECTOR, "input[value=critical] + span").click()
-        curl = driver.find_element(By.ID, "alert").text
+        driver.find_element(By.CSS_SELECTOR, "[data-of=alert]").click()
+        curl = driver.execute_script("return getSelection().toString()")
         driver.find_element(By.CSS_SELECTOR, "button.send").click()
         until(driver, f"document.querySelectorAll('.said').length === {STORY + 1}")
         assert until(driver, "document.getElementById('answer').textContent").startswith("200 {")
