@@ -64,7 +64,7 @@ class Demo:
 
 def paste(line: str) -> dict[str, Any]:
     """Run a curl line as a shell and curl would."""
-    program, url, *options = shlex.split(line)
+    program, url, *options = shlex.split(line.replace("\\\n", ""))
     assert program == "curl"
     assert [options[0], options[2]] == ["-H", "-d"]
     name, value = options[1].split(": ")
