@@ -379,9 +379,13 @@ class Sender:
         match outcome:
             case Sent(message_id):
                 self._well(chat)
-                self._finish(delivery.id, outcome)
                 self._metrics.delivered("sent", rank=delivery.rank, now=self._clock.wall())
-                await self._mark(lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id))
+                # Answered once it is marked: whoever has a 200 will not see the message again after a crash.
+                await self._mark(
+                    lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id),
+                    late=lambda: self._finish(delivery.id, outcome),
+                )
+                self._finish(delivery.id, outcome)
                 return
             case Dead(reason):
                 if not test:
@@ -437,12 +441,13 @@ class Sender:
         log.error("delivery.died", delivery=delivery.id, reason=reason, do=f"chatwoot-relay outbox show {delivery.id}")
         self._finish(delivery.id, Dead(reason))
 
-    async def _mark(self, mark: Callable[[Store], Any]) -> Any:
-        """Put on disk what happened. Retried until it is there: the mark, never the send."""
+    async def _mark(self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None) -> Any:
+        """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: it is not there yet."""
         while True:
             try:
                 return await self._outbox.do(mark)
             except OutboxUnavailable:
+                late()
                 await self._clock.sleep(1.0)
 
     # --- waiters ---
