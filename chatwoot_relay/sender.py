@@ -442,7 +442,7 @@ class Sender:
         self._finish(delivery.id, Dead(reason))
 
     async def _mark(self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None) -> Any:
-        """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: it is not there yet."""
+        """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not there at first."""
         while True:
             try:
                 return await self._outbox.do(mark)
