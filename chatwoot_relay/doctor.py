@@ -98,10 +98,12 @@ def is_address(name: str) -> bool:
         return False
 
 
-def check_outbox(path: Path) -> Finding:
-    """Look at the file without touching it: its owner may be running."""
+def check_outbox(path: Path, *, state: str = "") -> Finding:
+    """Look at the file without touching it: its owner may be running. systemd makes *state* when it starts us."""
     folder = path.parent
     if not folder.is_dir():
+        if folder == Path(state):
+            return Finding("outbox", "ok", f"{path} will be made at the first start")
         return Finding("outbox", "fail", f"there is no directory {folder}", "make it, or set RELAY_DATABASE")
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding("outbox", "fail", f"{folder} is not writable", "run as the service's user, or mend its owner")
@@ -327,8 +329,8 @@ async def examine(environ: Mapping[str, str], *, directory: Path, send: bool, no
         settings = configuration.load(environ, directory=directory)
     except ConfigurationError as error:
         return [Finding("settings", "fail", *complaint.split(": ", 1)) for complaint in error.complaints]
-    path = settings.relay_database
-    found = [*check_settings(environ, directory, settings), check_links(settings), check_outbox(path)]
+    path, state = settings.relay_database, environ.get("STATE_DIRECTORY", "").split(":")[0]
+    found = [*check_settings(environ, directory, settings), check_links(settings), check_outbox(path, state=state)]
     found += check_service(await running_status(path))
     async with open_bot(settings) as bot:
         found += [finding async for finding in check_telegram(settings, bot, send=send, now=now)]

@@ -184,7 +184,9 @@ def test_each_fault_of_an_outbox_is_told_apart(tmp_path: Path) -> None:
     assert "damaged" in doctor.check_outbox(path).what
     path.write_bytes(whole[:5000])
     assert "damaged" in doctor.check_outbox(path).what
-    assert "no directory" in doctor.check_outbox(tmp_path / "gone" / "outbox.db").what
+    gone = tmp_path / "gone"
+    assert "no directory" in doctor.check_outbox(gone / "outbox.db", state="/var/lib/other").what
+    assert "will be made" in doctor.check_outbox(gone / "outbox.db", state=str(gone)).what
     assert "cannot be read" in doctor.check_outbox(make_directory(tmp_path / "folder.db")).what
 
 
