@@ -353,4 +353,4 @@ def _newest(event: Event, known: Memory) -> int:
 
 def _remembered(message: Message | None) -> Message | None:
     """The customer's words, as few as an alert shows."""
-    return message and attrs.evolve(message, text=message.text[: MAX_SAID + 1])
+    return message and attrs.evolve(message, text=message.text[: MAX_SAID + 1], sender=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -191,7 +192,8 @@ class RelayProcess:
         redirect."""
         assert self._session is not None
         given = {**JSON, **self.credentials} if headers is None else dict(headers)
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        data = None if raw is None else io.BytesIO(raw)
         timeout = aiohttp.ClientTimeout(total=PATIENCE)
         async with self._session.request(
             method, self.base + path, data=data, headers=given, timeout=timeout, allow_redirects=False,
