@@ -27,11 +27,12 @@ Problem = Callable[[int, str], web.Response]
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_head_timer", "_problem")
+    __slots__ = ("_head_timeout", "_head_timer", "_problem")
 
-    def __init__(self, manager: web.Server, *, problem: Problem, **options: Any) -> None:
+    def __init__(self, manager: web.Server, *, problem: Problem, head_timeout: float, **options: Any) -> None:
         super().__init__(manager, **options)
         self._problem = problem
+        self._head_timeout = head_timeout
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,7 +56,7 @@ class Connection(RequestHandler):
         return self._current_request is None and not self._messages and not self._request_in_progress
 
     def _expect_head(self) -> None:
-        self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self._head_is_late)
+        self._head_timer = self._loop.call_later(self._head_timeout, self._head_is_late)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -100,9 +101,10 @@ class Server(web.Server):
 class Runner(web.AppRunner):
     """An application on our server."""
 
-    def __init__(self, app: web.Application, *, problem: Problem) -> None:
+    def __init__(self, app: web.Application, *, problem: Problem, head_timeout: float = HEAD_TIMEOUT) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
         self._problem = problem
+        self._head_timeout = head_timeout
 
     async def _make_server(self) -> web.Server:
         self._app._set_loop(asyncio.get_running_loop())
@@ -113,6 +115,7 @@ class Runner(web.AppRunner):
             self._app._handle,  # type: ignore[arg-type] # as aiohttp itself has it
             request_factory=self._app._make_request,
             problem=self._problem,
+            head_timeout=self._head_timeout,
             access_log=None,
             keepalive_timeout=KEEPALIVE,
             auto_decompress=False,  # bodies are refused encoded, and never unpacked
