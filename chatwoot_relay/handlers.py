@@ -110,7 +110,8 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
             response.force_close()
     except OutboxUnavailable as unavailable:
         detail = str(unavailable)
-        response = _unavailable(request, detail)
+        response = problem(503, f"Nothing was accepted: {detail}.")
+        response.headers[hdrs.RETRY_AFTER] = RETRY_AFTER
     except web.HTTPException as error:
         detail = _detail(error)
         response = problem(error.status, detail)
@@ -153,12 +154,9 @@ def _detail(error: web.HTTPException) -> str:
             return f"{error.reason}."
 
 
-def _unavailable(request: web.Request, why: str) -> web.Response:
+def _come_again(why: str) -> Refused:
     """Nothing was accepted. To Chatwoot it is 429, the only refusal that any of its senders tries again."""
-    status = 429 if request.path.endswith("/webhook") else 503
-    response = problem(status, f"Nothing was accepted: {why}.")
-    response.headers[hdrs.RETRY_AFTER] = RETRY_AFTER
-    return response
+    return Refused(429, f"Nothing was accepted: {why}.", headers={hdrs.RETRY_AFTER: RETRY_AFTER})
 
 
 # --- routes ---
@@ -183,10 +181,10 @@ async def receive_alert(request: web.Request) -> web.Response:
     if refused is not None:
         refused.headers.update(limits)
         raise refused
-    alert = read_alert(document)
     key = request.headers.get("Idempotency-Key", "").strip()
     if len(key) > KEY_LIMIT:
-        raise Refused(400, f"An Idempotency-Key has at most {KEY_LIMIT} characters.")
+        raise Refused(400, f"An Idempotency-Key has at most {KEY_LIMIT} characters.", headers=limits)
+    alert = read_alert(document)
     response = await _deliver_alert(relay, trim(alert), key, document)
     response.headers.update(limits)
     return response
@@ -261,7 +259,7 @@ async def receive_webhook(request: web.Request) -> web.Response:
         entry = await relay.door.read(request)
     except Refused as refused:
         if refused.status == 503:  # too many large bodies at once
-            raise OutboxUnavailable(refused.detail.rstrip(".")) from None
+            raise _come_again(refused.detail.rstrip(".")) from None
         raise
     relay.door.demand_any(entry)
     document = relay.door.document(entry)
@@ -271,6 +269,13 @@ async def receive_webhook(request: web.Request) -> web.Response:
 
 
 async def _take_event(request: web.Request, entry: Entry, document: dict[str, Any]) -> web.Response:
+    try:
+        return await _tell_event(request, entry, document)
+    except OutboxUnavailable as unavailable:
+        raise _come_again(str(unavailable)) from None
+
+
+async def _tell_event(request: web.Request, entry: Entry, document: dict[str, Any]) -> web.Response:
     relay = request.app[RELAY]
     relay.door.demand_any(entry)
     if not isinstance(document.get("event"), str):
@@ -322,6 +327,8 @@ async def send_test(request: web.Request) -> web.Response:
     if relay.stopping:
         raise OutboxUnavailable("the relay is stopping")
     patience = relay.settings.relay_reply_timeout
+    if (fault := relay.sender.unmended(TEAM)) is not None:
+        raise Refused(502, f"Telegram said: {fault.reason}. {_advice(fault)}", headers=limits)
     if relay.sender.delay(TEAM) > patience:
         why = relay.sender.trouble() or "Telegram's limits are reached"
         raise Refused(504, f"The test was not sent: {why}.", headers=limits)
@@ -355,7 +362,8 @@ async def send_test(request: web.Request) -> web.Response:
         case Ambiguous(reason):
             raise Refused(504, f"Telegram did not answer ({reason}); it may have been told.", headers=limits)
         case _:
-            raise Refused(504, f"Telegram did not answer within {patience:g} s.", headers=limits)
+            why = relay.sender.trouble() or f"Telegram did not answer within {patience:g} s"
+            raise Refused(504, f"{why}.", headers=limits)
 
 
 def _advice(outcome: Outcome) -> str:

@@ -157,6 +157,14 @@ class Sender:
         """What is held now: by chat id, and "" for the bot."""
         return dict(self._holds)
 
+    def unmended(self, destination: str) -> Operator | None:
+        """What holds this destination until the operator has mended it."""
+        for key, scope in ((BOT, "bot"), (self.chat_of(destination), "chat")):
+            hold = self._holds.get(key)
+            if hold is not None and hold.operator:
+                return Operator(scope, hold.reason)
+        return None
+
     def trouble(self) -> str | None:
         """Why Telegram is not taking messages, or what the operator should mend; None when all is well."""
         now = self._outbox.now()
@@ -376,6 +384,7 @@ class Sender:
         test = delivery.rank == Rank.TEST
         if test and not isinstance(outcome, Sent):
             await self._mark(lambda store: store.withdraw(seq))
+            self._finish(delivery.id, outcome)  # before a hold sends everyone away without the truth
         match outcome:
             case Sent(message_id):
                 self._well(chat)
@@ -420,8 +429,6 @@ class Sender:
                 self._hold(BOT, Hold(reason=reason, since=now))
             case _:
                 assert_never(outcome)
-        if test:
-            self._finish(delivery.id, outcome)
 
     async def _again(self, delivery: Delivery, *, due: float, reason: str) -> None:
         now = self._outbox.now()
