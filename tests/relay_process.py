@@ -22,6 +22,8 @@ from chatwoot_relay.faketelegram import TOKEN, FakeTelegram
 HOME = Path(__file__).parent.parent
 PATIENCE = 15.0  # seconds for whatever is waited for; a test that needs them has failed
 CHAT = "-1001234"
+RELAY_TOKEN = "relay-token-of-the-tests"
+WEBHOOK_SECRET = "webhook-secret-of-the-tests"
 ALERTS = "/api/v1/chatwoot/alerts"
 WEBHOOK = "/api/v1/chatwoot/webhook"
 TEST = "/api/v1/chatwoot/test"
