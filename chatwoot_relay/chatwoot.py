@@ -374,11 +374,9 @@ def _content_key(kind: str, account_id: int, number: int | None, content: object
 
 def delivery_key(delivery_id: str) -> str:
     """Tells Chatwoot's repeats of one delivery (``X-Chatwoot-Delivery``)."""
-    return (
-        "delivery:" + delivery_id
-        if len(delivery_id) <= 64
-        else _hashed("delivery:", delivery_id.encode("utf-8", "surrogatepass"))
-    )
+    if len(delivery_id) <= 64 and delivery_id.isascii():
+        return "delivery:" + delivery_id
+    return _hashed("delivery:", delivery_id.encode("utf-8", "surrogatepass"))
 
 
 def signed_key(timestamp: str, body: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,8 @@ _FULL = (
     b'"success":false,"message":"too many connections"}'
 )
 FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 3\r\n"
-    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 3\r\n"
+    "X-Request-ID: {id}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
 )
 Problem = Callable[[int, str], web.Response]
 
@@ -94,7 +95,8 @@ class Server(web.Server):
                     connection.force_close()
                     break
             else:
-                transport.write(FULL)
+                head = FULL.format(id=secrets.token_hex(8), length=len(_FULL))
+                transport.write(head.encode("ascii") + _FULL)
                 handler.force_close()
 
 
@@ -112,7 +114,7 @@ class Runner(web.AppRunner):
         await self._app.startup()
         self._app.freeze()
         return Server(
-            self._app._handle,  # type: ignore[arg-type] # as aiohttp itself has it
+            self._handle,  # type: ignore[arg-type] # as aiohttp itself has it
             request_factory=self._app._make_request,
             problem=self._problem,
             head_timeout=self._head_timeout,
@@ -122,3 +124,10 @@ class Runner(web.AppRunner):
             max_line_size=8190,
             max_field_size=8190,
         )
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        """What fails before any middleware is reached, an expectation that we cannot meet, is a problem too."""
+        try:
+            return await self._app._handle(request)
+        except web.HTTPException as error:
+            return self._problem(error.status, f"{error.reason}.")
