@@ -213,8 +213,8 @@ class RelayProcess:
         """Post an alert; see :func:`alert`."""
         return await self.post(ALERTS, alert(**members))
 
-    async def send(self, *pieces: bytes) -> bytes:
-        """Write bytes to its port as they are and read until it closes the connection."""
+    async def send(self, *pieces: bytes, answers: int = 0) -> bytes:
+        """Write bytes to its port as they are and read until it closes, or has given so many JSON *answers*."""
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             try:
@@ -226,6 +226,8 @@ class RelayProcess:
                 with contextlib.suppress(ConnectionError):
                     while chunk := await reader.read(65536):
                         received += chunk
+                        if answers and received.count(b"HTTP/1.") >= answers and received.endswith(b"}"):
+                            break
                 return received
             finally:
                 writer.close()
