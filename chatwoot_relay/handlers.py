@@ -201,7 +201,7 @@ async def _deliver_alert(relay: Relay, alert: Alert, key: str, document: Any) ->
     where: dict[str, Any] = {"id": delivery_id, "destination": TEAM, "conversation": lane, "now": now}
     with relay.sender.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as future:
         if key:
-            canonical = json.dumps(document, sort_keys=True).encode()
+            canonical = json.dumps(document, sort_keys=True, default=str).encode()
             digest = hashlib.sha256(canonical).hexdigest()
             idempotency = "key:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
             accepted = await relay.outbox.do(
@@ -284,7 +284,7 @@ async def _take_event(request: web.Request, entry: Entry, document: dict[str, An
 
     def decide(memory: Memory | None, repeated: bool) -> tuple[Decision, Content | None]:
         decision = routing.decide(event, memory, events=settings.relay_events, now=wall, repeated=repeated)
-        return decision, None if decision.what is None else notices.word(event, decision)
+        return decision, None if decision.what is None else trim(notices.word(event, decision))
 
     known = event.conversation_id is not None
     with relay.sender.watch(delivery_id, patience=settings.relay_reply_timeout) as future:

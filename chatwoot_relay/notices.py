@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import regex
-
 from chatwoot_relay.events import Attachment, Decision, Event, Message, Person, Role, What
+from chatwoot_relay.markup import short_line
 from chatwoot_relay.models import Alert, Content, Notice
 
 MAX_HEADLINE = 80  # code points: what a phone shows of a push
@@ -44,7 +43,6 @@ _ASKED = {
     "cards": "sends cards",
     "article": "sends articles",
 }
-_GRAPHEME = regex.compile(r"\X")
 
 
 def word(event: Event, decision: Decision) -> Content:
@@ -68,16 +66,8 @@ def word(event: Event, decision: Decision) -> Content:
 
 
 def _cut(text: str, limit: int) -> str:
-    """One line of at most *limit* code points, not cut inside a grapheme unless one alone is longer."""
-    line = " ".join(text[: 4 * limit + 200].split())
-    if len(line) <= limit:
-        return line
-    end = 0
-    for match in _GRAPHEME.finditer(line):
-        if match.end() > limit - 1:
-            break
-        end = match.end()
-    return line[: end or limit - 1].rstrip() + "…"
+    """One line of *limit* code points and an ellipsis, its spaces made single."""
+    return short_line(" ".join(text[: 4 * limit + 200].split()), max(limit, 1))
 
 
 def _name(person: Person | None, otherwise: str) -> str:
