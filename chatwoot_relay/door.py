@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -178,7 +180,8 @@ class Door:
         wait = window.earliest(now) - now
         if wait <= 0:
             window.note(now)
-        remaining, reset = window.free(now), max(1, -int(-(window.earliest(now, window.free(now)) - now) // 1))
+        remaining = window.free(now)
+        reset = max(1, math.ceil(window.earliest(now, remaining) - now))
         headers = {
             "RateLimit-Policy": f'"alerts";q={limit};w={seconds}',
             "RateLimit": f'"alerts";r={remaining};t={reset}',
@@ -187,7 +190,7 @@ class Door:
             "RateLimit-Reset": str(reset),
         }
         if wait > 0:
-            headers["Retry-After"] = str(max(1, -int(-wait // 1)))
+            headers["Retry-After"] = str(math.ceil(wait))
             raise Refused(429, f"More than {limit} alerts in {seconds} s from one client.", headers=headers)
         return headers
 
@@ -224,7 +227,9 @@ def parse(body: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass  # not JSON, or a rarity that only the standard library takes
     try:
-        return json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, parse_int=_any_int)
+        return json.loads(
+            body.decode("utf-8-sig"), parse_constant=_no_constant, parse_int=_any_int, parse_float=_any_float
+        )
     except RecursionError:
         raise Refused(400, "The body is nested too deeply.") from None
     except UnicodeDecodeError:
@@ -237,9 +242,15 @@ def _no_constant(word: str) -> Any:
     raise ValueError(f"{word} is no JSON")
 
 
-def _any_int(digits: str) -> int | str:
-    """Python refuses to read longer numbers; as text they harm nobody."""
-    return int(digits) if len(digits) < 4000 else digits
+def _any_int(digits: str) -> int | Decimal:
+    """Python refuses to read longer numbers as int."""
+    return int(digits) if len(digits) < 4000 else Decimal(digits)
+
+
+def _any_float(digits: str) -> float | Decimal:
+    """1e400 is a number of JSON; as a float it would become infinite, which is none."""
+    number = float(digits)
+    return number if math.isfinite(number) else Decimal(digits)
 
 
 # --- the strict converter: stock cattrs would turn null into "None", 7.9 into 7 and True into 1 ---
