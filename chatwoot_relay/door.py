@@ -31,6 +31,7 @@ from .signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Verd
 MAX_ALERT = 1024 * 1024
 MAX_BODY = 10 * 1024 * 1024
 MAX_IN_FLIGHT = 32 * 1024 * 1024
+MAX_DEPTH = 500  # arrays and objects in each other: below what any reader or writer of JSON here would choke on
 MAX_VALUES = 600_000  # members and elements in one body; more would cost more memory than a body is worth
 BODY_TIMEOUT = 15.0
 MAX_CLIENTS = 10_000
@@ -221,21 +222,37 @@ def parse(body: bytes) -> Any:
     if len(body) > MAX_ALERT and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise Refused(400, "The body has too many values.")
     try:
-        return msgspec.json.decode(body)
-    except RecursionError:
-        raise Refused(400, "The body is nested too deeply.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass  # not JSON, or a rarity that only the standard library takes
-    try:
-        return json.loads(
-            body.decode("utf-8-sig"), parse_constant=_no_constant, parse_int=_any_int, parse_float=_any_float
-        )
+        value = _decode(body)
     except RecursionError:
         raise Refused(400, "The body is nested too deeply.") from None
     except UnicodeDecodeError:
         raise Refused(400, "The body is not UTF-8.") from None
     except ValueError:
         raise Refused(400, "The body is empty." if not body.strip() else "The body is not JSON.") from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(value):
+        raise Refused(400, "The body is nested too deeply.")
+    return value
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # not JSON, or a rarity that only the standard library takes
+        return json.loads(
+            body.decode("utf-8-sig"), parse_constant=_no_constant, parse_int=_any_int, parse_float=_any_float
+        )
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 def _no_constant(word: str) -> Any:
