@@ -245,13 +245,9 @@ def _decode(body: bytes) -> Any:
 
 def _is_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
+    for _ in range(MAX_DEPTH):
+        within = (inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer))
+        level = [inner for inner in within if isinstance(inner, dict | list)]
     return bool(level)
 
 
@@ -267,7 +263,12 @@ def _any_int(digits: str) -> int | Decimal:
 def _any_float(digits: str) -> float | Decimal:
     """1e400 is a number of JSON; as a float it would become infinite, which is none."""
     number = float(digits)
-    return number if math.isfinite(number) else Decimal(digits)
+    if math.isfinite(number):
+        return number
+    try:
+        return Decimal(digits)
+    except ArithmeticError:  # an exponent that nothing holds
+        raise ValueError("a number is too large") from None
 
 
 # --- the strict converter: stock cattrs would turn null into "None", 7.9 into 7 and True into 1 ---
