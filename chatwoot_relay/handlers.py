@@ -187,7 +187,7 @@ async def receive_alert(request: web.Request) -> web.Response:
     key = request.headers.get("Idempotency-Key", "").strip()
     if len(key) > KEY_LIMIT:
         raise Refused(400, f"An Idempotency-Key has at most {KEY_LIMIT} characters.")
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest() if key else ""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest() if key else ""
     del entry, document
     response = await _deliver_alert(relay, alert, key, digest)
     response.headers.update(limits)
