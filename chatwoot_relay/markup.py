@@ -94,7 +94,7 @@ _LIVE = regex.compile(
         [/?\#][^\s<>"«»\u2000-\u200b\u200e\u200f\u2016-\u206f]* )
     | (?<![\p{L}\p{N}_]) @ (?=(?:[A-Za-z0-9_]{4,32}|gif|nft|pic|ufc|vid)(?![\p{L}\p{N}_]))
     | (?<![\p{L}\p{N}_/<>]) / (?=[A-Za-z0-9_]{1,64}+(?:@[A-Za-z0-9_]{3,32}+|(?!@))(?![\p{L}\p{N}_/<>]))
-    | (?<![HASH]) \# (?=[\p{Nd}_\xb7\u200c]{0,255}+\p{L})(?![HASH]*+\#)
+    | (?<![HASH]) \# (?=[\p{Nd}_\xb7\u200c]{0,255}+\p{L})(?![HASH]*+(?:@[A-Za-z0-9_]{3,32}+)?+\#)
     """.replace("HASH", r"\p{L}\p{Nd}_\xb7\u200c").replace(
         "TLD",  # without a scheme Telegram goes by its own list of names; these are on it
         "com|org|net|info|biz|edu|gov|io|ai|app|dev|me|tv|co|shop|store|online|site|xyz|eu|de|uk|fr|es|it|nl|be|ch|at|pl|"
