@@ -84,12 +84,16 @@ class Connection(RequestHandler):
 class Server(web.Server):
     """Makes connections, and closes the oldest idle one when there are too many."""
 
+    def __init__(self, handler: Any, *, max_connections: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._max_connections = max_connections
+
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self._connections) > MAX_CONNECTIONS:
+        if len(self._connections) > self._max_connections:
             for connection in self._connections:  # in the order of their arrival
                 if isinstance(connection, Connection) and connection.idle and connection is not handler:
                     connection.force_close()
@@ -103,10 +107,22 @@ class Server(web.Server):
 class Runner(web.AppRunner):
     """An application on our server."""
 
-    def __init__(self, app: web.Application, *, problem: Problem, head_timeout: float = HEAD_TIMEOUT) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        problem: Problem,
+        head_timeout: float = HEAD_TIMEOUT,
+        keepalive: float = KEEPALIVE,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
-        self._problem = problem
-        self._head_timeout = head_timeout
+        self._options: dict[str, Any] = {
+            "problem": problem,
+            "head_timeout": head_timeout,
+            "keepalive_timeout": keepalive,
+            "max_connections": max_connections,
+        }
 
     async def _make_server(self) -> web.Server:
         self._app._set_loop(asyncio.get_running_loop())
@@ -116,10 +132,8 @@ class Runner(web.AppRunner):
         return Server(
             self._handle,  # type: ignore[arg-type] # as aiohttp itself has it
             request_factory=self._app._make_request,
-            problem=self._problem,
-            head_timeout=self._head_timeout,
             access_log=None,
-            keepalive_timeout=KEEPALIVE,
+            **self._options,
             auto_decompress=False,  # bodies are refused encoded, and never unpacked
             max_line_size=8190,
             max_field_size=8190,
