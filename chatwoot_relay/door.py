@@ -19,7 +19,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from .chatwoot import delivery_key, signed_key
 from .clock import Clock
-from .errors import Complaint, Refused
+from .errors import Complaint, OutboxUnavailable, Refused
 from .markup import sane
 from .models import MAX_ID, Alert
 from .pacing import Window
@@ -76,7 +76,7 @@ class Door:
     # --- reading ---
 
     async def read(self, request: web.Request) -> Entry:
-        """The body and its credentials, within size and time. Raises Refused 408, 413, 415, 503."""
+        """The body and its credentials, within size and time. Raises Refused 408, 413, 415, OutboxUnavailable."""
         body = await self._read_body(request)
         kind = request.headers.get(hdrs.CONTENT_TYPE)
         if kind is not None and not _JSON.fullmatch(kind.partition(";")[0].strip()):
@@ -111,7 +111,7 @@ class Door:
                     if size > MAX_BODY:
                         raise too_large
                     if self._in_flight > MAX_IN_FLIGHT:
-                        raise Refused(503, "Too many large requests at once.", headers={"Retry-After": "3"}, close=True)
+                        raise OutboxUnavailable("too many large bodies at once")
                     chunks.append(chunk)
         except TimeoutError:
             raise Refused(408, f"The body did not arrive within {BODY_TIMEOUT:.0f} s.", close=True) from None

@@ -14,13 +14,14 @@ from typing import Any
 import attrs
 from aiohttp import web
 
-from chatwoot_relay.entities import Entity, Unparsable, parse_html, utf16_length
+from .entities import Entity, Unparsable, parse_html, utf16_length
 
 TOKEN = "123456:built-in"  # noqa: S105 - opens nothing but this fake
 KEPT = 1000  # messages; the oldest go
-_LIVE = re.compile(  # what Telegram makes live by itself
-    r"(?P<email>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)|(?P<url>https?://[^\s<>]+[^\s<>.,;:!?)'\"])"
-    r"|(?<![\w/@#])(?:(?P<mention>@[A-Za-z]\w{3,31})|(?P<bot_command>/[A-Za-z]\w{0,63})|(?P<hashtag>#\d*[^\W\d]\w*))\b"
+_LIVE = re.compile(  # what Telegram makes live by itself; near enough for a picture
+    r"(?P<email>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)|(?P<url>https?://[^\s<>]+[^\s<>.,;:!?'\"])"
+    r"|(?<!\w)(?P<mention>@[A-Za-z0-9_]{4,32})\b|(?<!\w)(?P<hashtag>#\d*[^\W\d]\w*)"
+    r"|(?<![\w/<>])(?P<bot_command>/[A-Za-z0-9_]{1,64})(?![\w/<>])"
 )
 
 
@@ -74,6 +75,7 @@ class FakeTelegram:
     webhook_url: str = ""
     messages: deque[Message] = attrs.field(factory=lambda: deque(maxlen=KEPT))
     calls: deque[Call] = attrs.field(factory=lambda: deque(maxlen=100 * KEPT))
+    version: int = 0  # grows with every call read and done
     _last_id: int = 0
     _changed: asyncio.Event = attrs.field(factory=asyncio.Event)
 
@@ -126,6 +128,7 @@ class FakeTelegram:
         return payload
 
     def _tell(self) -> None:
+        self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
 

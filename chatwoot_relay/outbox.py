@@ -19,7 +19,7 @@ from cattrs import Converter
 
 from .errors import NotOurDatabase, OutboxUnavailable
 from .events import Decision, Memory
-from .models import Alert, Content, Delivery, Notice, rank_of
+from .models import Alert, Content, Delivery, Notice, Rank, rank_of
 
 APPLICATION_ID = 0x43575254  # "CWRT"
 SCHEMA_VERSION = 1
@@ -70,7 +70,6 @@ CREATE TABLE lanes (
     PRIMARY KEY (destination, conversation)
 ) WITHOUT ROWID;
 CREATE INDEX lanes_urgent ON lanes (destination, rank, head) WHERE busy = 0 AND due = 0;
-CREATE INDEX lanes_oldest ON lanes (destination, head) WHERE busy = 0 AND due = 0;
 CREATE INDEX lanes_due ON lanes (due) WHERE due > 0;
 
 CREATE TABLE conversations (
@@ -135,6 +134,15 @@ class Conflict:
     """An idempotency key that was used before with another body."""
 
 
+@attrs.frozen
+class Died:
+    """What became too old, or unreadable, before it could be told."""
+
+    id: str
+    rank: int
+    reason: str
+
+
 @attrs.frozen(kw_only=True)
 class Tally:
     """Where everything that was accepted is."""
@@ -145,6 +153,12 @@ class Tally:
     sent: int
     dead: int
     expired: int
+
+
+class Damaged(sqlite3.DatabaseError):
+    """What SQLite raises where it stumbles over damage by itself."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -180,7 +194,7 @@ def _claim_file(db: sqlite3.Connection, path: Path) -> None:
             f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
         )
     if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise sqlite3.DatabaseError("database disk image is malformed")
+        raise Damaged("database disk image is malformed")
 
 
 def _version(db: sqlite3.Connection) -> int:
@@ -189,16 +203,24 @@ def _version(db: sqlite3.Connection) -> int:
 
 def salvage(path: Path) -> list[tuple[Any, ...]]:
     """What was still owed according to a damaged file, as far as it can be read; see :meth:`Store.adopt`."""
-    rows: list[tuple[Any, ...]] = []
-    # What was read before the damage is what there is.
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
-        rows.extend(
-            db.execute(
-                "SELECT id, destination, conversation, memory, rank, content, accepted_at, attempts FROM deliveries"
-                " WHERE state IN ('pending', 'sending') AND rank >= 0 ORDER BY seq"
-            )
-        )
-    return rows
+    rows: dict[int, tuple[Any, ...]] = {}
+    for way in ("", "NOT INDEXED"):
+        # What was read before the damage is what there is, and an index may be whole where its table is not.
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
+            for row in db.execute(
+                "SELECT seq, id, destination, conversation, memory, rank, content, accepted_at, attempts"  # noqa: S608
+                f" FROM deliveries {way} WHERE state IN ('pending', 'sending') AND rank >= 0 ORDER BY seq"
+            ):
+                rows[row[0]] = row
+    return [rows[seq] for seq in sorted(rows)]
+
+
+_WHERE = {  # constants, for only so are the partial indexes used
+    None: "",
+    "pending": "WHERE state IN ('pending', 'sending')",
+    "sent": "WHERE state = 'sent'",
+    "dead": "WHERE state = 'dead'",
+}
 
 
 class Store:
@@ -214,30 +236,37 @@ class Store:
         """After a crash: a send that was in flight may have been told, and is repeated once, marked."""
         db = self.db
         db.execute("BEGIN IMMEDIATE")
-        for seq, rank in db.execute("SELECT seq, rank FROM deliveries WHERE state = 'sending'").fetchall():
+        for seq, rank in db.execute(
+            "SELECT seq, rank FROM deliveries WHERE state IN ('pending', 'sending') AND state = 'sending'"
+        ).fetchall():
             if rank < 0:
                 self.withdraw(seq)
             else:
                 self.again(seq, due=0.0, now=now, reason="stopped in the middle of a send", ambiguous=True)
         db.execute("UPDATE lanes SET due = 0, busy = 0 WHERE due <> 0 OR busy <> 0")
-        db.execute("DELETE FROM deliveries WHERE rank < 0 AND state = 'pending'")
+        db.execute("DELETE FROM deliveries WHERE rank < 0 AND state IN ('pending', 'sending')")
         db.execute("DELETE FROM lanes WHERE rank < 0")
         db.execute("COMMIT")
 
     def adopt(self, rows: list[tuple[Any, ...]], *, now: float) -> None:
         """Owe again what was rescued from a damaged file; what an attempt was made for may have been told."""
-        self.db.execute("BEGIN IMMEDIATE")
-        for id, destination, conversation, memory, rank, content, accepted_at, attempts in rows:
-            known = unpack(content)
-            if known is not None:
-                self.enqueue(
-                    known, id=id, destination=destination, conversation=conversation, now=now, memory=memory, rank=rank
-                )
-                self.db.execute(
-                    "UPDATE deliveries SET accepted_at = ?, ambiguous = ? WHERE id = ?",
-                    (accepted_at, min(attempts, 1), id),
-                )
-        self.db.execute("COMMIT")
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
+        # Sends in flight settle by seq: what is rescued keeps its own, and a new one is none that was ever used.
+        db.execute("INSERT INTO sqlite_sequence VALUES ('deliveries', ?)", (int(self.wall() * 1000),))
+        for seq, id, destination, conversation, memory, rank, content, accepted_at, attempts in rows:
+            if unpack(content) is None:
+                continue
+            with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError, TypeError):
+                db.execute(
+                    "INSERT INTO deliveries (seq, id, state, destination, conversation, memory, rank, content,"
+                    " accepted_at, born, since, held, attempts, ambiguous)"
+                    " VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                    (seq, id, destination, conversation, memory, rank, content, accepted_at, now, now,
+                     attempts, min(attempts, 1)),
+                )  # fmt: skip
+                self._refresh(destination, conversation, 0.0)
+        db.execute("COMMIT")
 
     # --- taking in ---
 
@@ -359,25 +388,37 @@ class Store:
     # --- sending ---
 
     def claim(
-        self, permits: Mapping[str, int], *, now: float, max_age: float, fair: float | None = None
-    ) -> tuple[list[Delivery], list[str]]:
+        self,
+        permits: Mapping[str, int],
+        *,
+        now: float,
+        max_age: float,
+        fair: float | None = None,
+        held: Mapping[str, float] | None = None,
+    ) -> tuple[list[Delivery], list[Died]]:
         """Begin attempts: at most so many for each destination, most urgent conversation first.
 
-        With *fair*, the longest waiting goes first where it has waited so many seconds: the low does not starve.
+        With *fair*, first goes one less urgent that has waited so many seconds: the low does not starve.
+        *held* is for how long each destination was held in all, where more is known than is on disk.
 
-        Returns the deliveries claimed, attempts counted already, and the ids of those that were too old and died.
+        Returns the deliveries claimed, attempts counted already, and those that died of age. Not all that are too
+        old die at once, so that nobody waits for it.
         """
-        db, claimed, died = self.db, list[Delivery](), list[str]()
+        db, claimed, died = self.db, list[Delivery](), list[Died]()
         db.execute("UPDATE lanes SET due = 0 WHERE due > 0 AND due <= ?", (now,))
-        born = self.oldest_waiting() if fair is not None else None
-        order = "head" if fair is not None and born is not None and now - born > fair else "rank, head"
         for destination, count in permits.items():
-            while count > 0:
-                lane = db.execute(
-                    f"SELECT conversation, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0"  # noqa: S608
-                    f" ORDER BY {order} LIMIT 1",
-                    (destination,),
-                ).fetchone()
+            total = max(self._held(destination), (held or {}).get(destination, 0.0))
+            overdue = None if fair is None else self._overdue(destination, now - fair)
+            while count > 0 and len(died) < STEP:
+                lane = (
+                    overdue
+                    or db.execute(
+                        "SELECT conversation, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0"
+                        " ORDER BY rank, head LIMIT 1",
+                        (destination,),
+                    ).fetchone()
+                )
+                overdue = None
                 if lane is None:
                     break
                 conversation, head = lane
@@ -387,15 +428,13 @@ class Store:
                     " LEFT JOIN deliveries a ON a.id = c.alert WHERE d.seq = ?",
                     (head,),
                 ).fetchone()
-                id, content, rank, accepted_at, attempts, ambiguous, born, since, held, chat_id, message_id = row
-                if now - since - (self._held(destination) - held) > max_age:
-                    self.bury(head, now=now, reason="too old: it could not be said within RELAY_MAX_AGE")
-                    died.append(id)
-                    continue
-                known = unpack(content)
+                id, content, rank, accepted_at, attempts, ambiguous, born, since, before, chat_id, message_id = row
+                known, reason = unpack(content), "unreadable in the outbox"
+                if now - since - (total - before) > max_age:
+                    known, reason = None, "too old: it could not be said within RELAY_MAX_AGE"
                 if known is None:
-                    self.bury(head, now=now, reason="unreadable in the outbox")
-                    died.append(id)
+                    self.bury(head, now=now, reason=reason)
+                    died.append(Died(id, rank, reason))
                     continue
                 db.execute("UPDATE deliveries SET state = 'sending', attempts = attempts + 1 WHERE seq = ?", (head,))
                 db.execute(
@@ -419,9 +458,21 @@ class Store:
                 )
         return claimed, died
 
-    def next_due(self) -> float | None:
-        """When the next lane that backs off is ready."""
-        return self.db.execute("SELECT min(due) FROM lanes WHERE due > 0").fetchone()[0]  # type: ignore[no-any-return]
+    def _overdue(self, destination: str, before: float) -> tuple[str, int] | None:
+        """The longest waiting lane behind more urgent ones, if its head was born before then."""
+        heads = [
+            row
+            for rank in Rank
+            for row in self.db.execute(
+                "SELECT conversation, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 AND rank = ?"
+                " ORDER BY head LIMIT 1",
+                (destination, int(rank)),
+            )
+        ]
+        for conversation, head in sorted(heads[1:], key=lambda lane: lane[1]):
+            born = self.db.execute("SELECT born FROM deliveries WHERE seq = ?", (head,)).fetchone()[0]
+            return (conversation, head) if born < before else None
+        return None
 
     def oldest_waiting(self) -> float | None:
         """When the oldest that is owed was born."""
@@ -444,7 +495,7 @@ class Store:
         if ambiguous:
             self.db.execute("UPDATE deliveries SET ambiguous = ambiguous + 1 WHERE seq = ?", (seq,))
             row = self.db.execute("SELECT ambiguous FROM deliveries WHERE seq = ?", (seq,)).fetchone()
-            if row[0] >= MAX_AMBIGUOUS:
+            if row is not None and row[0] >= MAX_AMBIGUOUS:
                 self.bury(seq, now=now, reason=f"maybe told: {reason}", outcome="ambiguous")
                 return True
         self._settle(seq, "pending", now, "ambiguous" if ambiguous else "retry", reason, due=due)
@@ -467,10 +518,6 @@ class Store:
         row = self.db.execute("SELECT seq FROM deliveries WHERE id = ? AND state = 'pending'", (id,)).fetchone()
         if row is not None:
             self.withdraw(row[0])
-
-    def wake(self) -> None:
-        """Telegram is back: nobody backs off any longer."""
-        self.db.execute("UPDATE lanes SET due = 0 WHERE due > 0")
 
     def _settle(
         self,
@@ -497,7 +544,8 @@ class Store:
 
     def _lane(self, seq: int, due: float) -> None:
         row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
-        self._refresh(row[0], row[1], due)
+        if row is not None:
+            self._refresh(row[0], row[1], due)
 
     def _refresh(self, destination: str, conversation: str, due: float) -> None:
         where = (destination, conversation)
@@ -526,13 +574,12 @@ class Store:
         self.db.execute("DELETE FROM holds WHERE until <= ?", (now,))
         return {row[0]: (row[1], row[2]) for row in self.db.execute("SELECT chat_id, until, reason FROM holds")}
 
-    def was_held(self, destinations: Iterable[str], seconds: float) -> None:
-        """So much time does not count for RELAY_MAX_AGE."""
-        for destination in destinations:
-            self.db.execute(
-                "INSERT INTO held VALUES (?, ?) ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds",
-                (destination, seconds),
-            )
+    def were_held(self, seconds: Mapping[str, float]) -> None:
+        """For how long each destination was held in all: time that does not count for RELAY_MAX_AGE."""
+        self.db.executemany("INSERT OR REPLACE INTO held VALUES (?, ?)", seconds.items())
+
+    def held(self) -> dict[str, float]:
+        return dict(self.db.execute("SELECT destination, seconds FROM held"))
 
     def _held(self, destination: str) -> float:
         row = self.db.execute("SELECT seconds FROM held WHERE destination = ?", (destination,)).fetchone()
@@ -578,14 +625,11 @@ class Store:
 
     def newest(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
         """The newest rows, without their content."""
-        where, values = ("WHERE state = ?", (state,)) if state else ("", ())
-        if state == "pending":
-            where = "WHERE state IN ('pending', 'sending')"
-            values = ()
+        where = _WHERE[state]
         rows = self.db.execute(
             "SELECT id, state, rank, conversation, attempts, accepted_at, reason, message_id FROM deliveries"  # noqa: S608
             f" {where} ORDER BY seq DESC LIMIT ?",
-            (*values, limit),
+            (limit,),
         )
         names = ("id", "state", "rank", "conversation", "attempts", "accepted_at", "reason", "telegram_message_id")
         return [dict(zip(names, row, strict=True)) for row in rows]
@@ -645,6 +689,7 @@ class Store:
             " ORDER BY touched LIMIT ?)",
             (now - MEMORY_KEPT, over, STEP if over <= 0 else min(STEP, over)),
         ).rowcount
+        self.db.execute(f"PRAGMA incremental_vacuum({STEP})").fetchall()  # a burst's room goes back to the disk
         return gone
 
     def announce_deaths(self, *, id: str, destination: str, now: float) -> bool:

@@ -73,7 +73,7 @@ class Pace:
         if not self._enabled:
             return now
         window, bucket = self._chat(chat_id)
-        limits = [self._bot.earliest(now), bucket.earliest(now, after)]
+        limits = [self._bot.earliest(now, after), bucket.earliest(now, after)]
         if window is not None:
             limits.append(window.earliest(now, after))
         return max(limits)

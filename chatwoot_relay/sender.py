@@ -34,7 +34,7 @@ from .outbox import Store
 from .pacing import Pace, backoff
 from .render import Links, render
 from .telegram import SEND_TIMEOUT, Answer, Telegram, classify, message
-from .writer import Claims, Outbox
+from .writer import Claims, Outbox, Place
 
 log = structlog.get_logger()
 
@@ -45,6 +45,7 @@ PROBE_TIMEOUT = 5.0
 FAIR_AGE = 480.0  # what has waited so long has every fourth turn, whatever its severity
 FAIR_TURN = 4
 MAX_REPAIRS = 6
+KEEP_HELD = 10.0  # seconds of a hold that a crash may forget
 BOT = ""  # the key of the bot's own hold
 
 
@@ -108,6 +109,10 @@ class Sender:
         self._outage = 0  # probes and holds since the last success: how far probing has backed off
         self._dues: list[float] = []
         self._claims = 0
+        self._held: dict[str, float] = {}  # for how long each destination was held in all
+        self._counted = 0.0  # until when that was counted
+        self._kept = 0.0  # when it was last put on disk
+        self._keeping: asyncio.Task[None] | None = None
         self.turns = 0  # of the task: the watchdog sees by it that it lives
         self._changed = asyncio.Event()
         self._stopping = False
@@ -183,13 +188,12 @@ class Sender:
     async def run(self) -> None:
         """Send until :meth:`stop`. Never returns by itself; a failure of its own ends the process."""
         await self._remember()
-        standing = self._outbox.stand()
+        standing = self._stand()
         timer: asyncio.Task[None] | None = None
         while not self._stopping:
             self.turns += 1
             permits, wait = self._permits()
             self._outbox.park(standing, self._claim(permits))
-            standing.future.add_done_callback(self._nudge)
             timer = None if wait is None else self._spawn(self._clock.sleep(wait))
             if timer is not None:
                 timer.add_done_callback(self._nudge)
@@ -201,17 +205,22 @@ class Sender:
                 raise self._error
             if standing.future.done():
                 claimed, died = standing.future.result()
-                standing = self._outbox.stand()
+                standing = self._stand()
                 self._claims += 1
                 for delivery in claimed:
                     await self._begin(delivery)
-                for id in died:
-                    self._finish(id, Dead("too old"))
+                for dead in died:
+                    self._died(dead.id, rank=dead.rank, reason=dead.reason)
         self._outbox.park(standing, None)
         await self._outbox.do(lambda store: None)  # the thread has heard it by now
         if standing.future.done():
             for delivery in standing.future.result()[0]:
                 await self._release(delivery)
+
+    def _stand(self) -> Place:
+        standing = self._outbox.stand()
+        standing.future.add_done_callback(self._nudge)
+        return standing
 
     async def stop(self, *, grace: float) -> None:
         """Claim no more; give the sends in flight *grace* seconds; requests that wait are answered as it stands."""
@@ -234,9 +243,10 @@ class Sender:
     async def _remember(self) -> None:
         """Holds that outlive a restart, moves, and what was told in the last minute."""
         now = self._outbox.now()
-        holds, self._moves, told = await self._outbox.do(
-            lambda store: (store.holds(now=now), store.moves(), store.recently_told(since=now - 61))
+        holds, self._moves, told, self._held = await self._outbox.do(
+            lambda store: (store.holds(now=now), store.moves(), store.recently_told(since=now - 61), store.held())
         )
+        self._counted = self._kept = now
         for chat, (until, reason) in holds.items():
             self._holds[chat] = Hold(reason=reason, since=now, until=until)
         for chat, at in told:
@@ -245,6 +255,7 @@ class Sender:
     def _permits(self) -> tuple[dict[str, int], float | None]:
         """How many may be claimed now for each destination, and in how many seconds that changes by itself."""
         now = self._outbox.now()
+        self._count_held(now)
         self._end_holds(now)
         moments = [hold.until for hold in self._holds.values() if hold.until is not None]
         self._dues = [due for due in self._dues if due > now]
@@ -257,7 +268,7 @@ class Sender:
             if held:
                 trial = all(hold.trial for hold in held)
                 slots = 1 if trial and name not in self._in_flight.values() else 0
-            if self._streak and self._outage:  # Telegram was away and has not proved itself yet
+            if self._outage:  # Telegram was away and has not proved itself yet
                 slots = min(slots, 1 - len(self._in_flight))
             count = 0
             while count < slots:
@@ -275,10 +286,10 @@ class Sender:
         if not permits:
             return None
         fair = FAIR_AGE if self._claims % FAIR_TURN == FAIR_TURN - 1 else None
-        max_age = self._max_age
+        max_age, held = self._max_age, dict(self._held)
 
         def claim(store: Store) -> Claims:
-            return store.claim(permits, now=self._outbox.now(), max_age=max_age, fair=fair)
+            return store.claim(permits, now=self._outbox.now(), max_age=max_age, fair=fair, held=held)
 
         return claim
 
@@ -300,7 +311,8 @@ class Sender:
         self._check(task)
 
     async def _release(self, delivery: Delivery) -> None:
-        await self._mark(lambda store: store.release(delivery.seq))
+        test = delivery.rank == Rank.TEST  # which is not told later
+        await self._mark(lambda store: store.withdraw(delivery.seq) if test else store.release(delivery.seq))
 
     async def _deliver(self, delivery: Delivery, written: asyncio.Event) -> None:
         try:
@@ -314,8 +326,10 @@ class Sender:
         destination = self._destinations[delivery.destination]
         fixes: set[Fix] = set()
         test = delivery.rank == Rank.TEST
-        for _ in range(MAX_REPAIRS):
+        for tries in range(MAX_REPAIRS):
             chat = self.chat_of(delivery.destination)
+            if tries and (wait := self._pace.earliest(chat, self._outbox.now()) - self._outbox.now()) > 0:
+                await self._clock.sleep(wait)
             replies = delivery.reply_to is not None and delivery.reply_to[0] == chat
             try:
                 html = render(
@@ -362,12 +376,16 @@ class Sender:
                         self.warning = "TELEGRAM_THREAD_ID: the topic is gone or closed; told without it"
                     log.warning("delivery.repaired", delivery=delivery.id, fix=fix, reason=reason)
                 case _:
+                    if isinstance(outcome, Sent) and "message_thread_id" in body:
+                        self.warning = None
                     return outcome
         return Dead("still refused after every repair")
 
     async def _follow(self, old: str, new: str) -> None:
         log.warning("chat.moved", old=old, new=new, do="set TELEGRAM_CHAT_ID to the new id")
         self._moves[old] = new
+        if old in self._holds:
+            self._lift(old)
         await self._mark(lambda store: store.move(old, new))
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
@@ -375,13 +393,18 @@ class Sender:
         chat = self.chat_of(delivery.destination)
         test = delivery.rank == Rank.TEST
         if test and not isinstance(outcome, Sent):
+            self._finish(delivery.id, outcome)  # before a hold sends everyone away who waits
             await self._mark(lambda store: store.withdraw(seq))
         match outcome:
             case Sent(message_id):
                 self._well(chat)
-                self._finish(delivery.id, outcome)
                 self._metrics.delivered("sent", rank=delivery.rank, now=self._clock.wall())
-                await self._mark(lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id))
+                # Answered once it is marked: whoever has a 200 will not see the message again after a crash.
+                await self._mark(
+                    lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id),
+                    late=lambda: self._finish(delivery.id, outcome),
+                )
+                self._finish(delivery.id, outcome)
                 return
             case Dead(reason):
                 if not test:
@@ -392,7 +415,7 @@ class Sender:
                 until = now + seconds + 0.5 * self._roll()
                 others = any(k not in (BOT, chat) and h.until and not h.operator for k, h in self._holds.items())
                 key = BOT if isinstance(outcome, WaitBot) or others else chat
-                self._hold(key, Hold(reason=reason, since=now, until=until))
+                until = self._hold(key, Hold(reason=reason, since=now, until=until)) or until
                 await self._mark(lambda store: store.hold(key, until=until, reason=reason))
                 if not test:
                     await self._again(delivery, due=0.0, reason=reason)
@@ -403,25 +426,23 @@ class Sender:
             case Retry(reason):
                 due = now + backoff(delivery.attempt, self._roll)
                 self._dues.append(due)
-                if not test:
-                    await self._again(delivery, due=due, reason=reason)
                 self._streak.add(delivery.id)
                 if len(self._streak) >= STREAK:
                     self._hold(BOT, Hold(reason=reason, since=now))
                 else:
                     self._release_waiters(due, only=delivery.id)
+                if not test:
+                    await self._again(delivery, due=due, reason=reason)
             case Ambiguous(reason):
+                self._hold(BOT, Hold(reason=reason, since=now))
                 if not test:
                     died = await self._mark(
                         lambda store: store.again(seq, due=0.0, now=now, reason=reason, ambiguous=True)
                     )
                     if died:
-                        self._died(delivery, f"maybe told: {reason}")
-                self._hold(BOT, Hold(reason=reason, since=now))
+                        self._died(delivery.id, rank=delivery.rank, reason=f"maybe told: {reason}")
             case _:
                 assert_never(outcome)
-        if test:
-            self._finish(delivery.id, outcome)
 
     async def _again(self, delivery: Delivery, *, due: float, reason: str) -> None:
         now = self._outbox.now()
@@ -430,19 +451,20 @@ class Sender:
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         now = self._outbox.now()
         await self._mark(lambda store: store.bury(delivery.seq, now=now, reason=reason))
-        self._died(delivery, reason)
+        self._died(delivery.id, rank=delivery.rank, reason=reason)
 
-    def _died(self, delivery: Delivery, reason: str) -> None:
-        self._metrics.delivered("dead", rank=delivery.rank, now=self._clock.wall())
-        log.error("delivery.died", delivery=delivery.id, reason=reason, do=f"chatwoot-relay outbox show {delivery.id}")
-        self._finish(delivery.id, Dead(reason))
+    def _died(self, id: str, *, rank: int, reason: str) -> None:
+        self._metrics.delivered("dead", rank=rank, now=self._clock.wall())
+        log.error("delivery.died", delivery=id, reason=reason, do=f"chatwoot-relay outbox show {id}")
+        self._finish(id, Dead(reason))
 
-    async def _mark(self, mark: Callable[[Store], Any]) -> Any:
-        """Put on disk what happened. Retried until it is there: the mark, never the send."""
+    async def _mark(self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None) -> Any:
+        """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not there at first."""
         while True:
             try:
                 return await self._outbox.do(mark)
             except OutboxUnavailable:
+                late()
                 await self._clock.sleep(1.0)
 
     # --- waiters ---
@@ -462,12 +484,18 @@ class Sender:
 
     # --- holds ---
 
-    def _hold(self, key: str, hold: Hold) -> None:
+    def _hold(self, key: str, hold: Hold) -> float | None:
+        """Until when it is held now. A wait that Telegram asked for is shortened neither by a probe nor by another."""
+        now = self._outbox.now()
+        self._count_held(now)
+        self._end_holds(now)
         known = self._holds.get(key)
         if known is not None:
             hold.since = known.since
-            if known.until is None and hold.until is not None and not known.operator:
-                return  # a probed hold ends by its probe
+            if known.until is not None:
+                if hold.until is None:
+                    return known.until  # what else is the matter shows when it is over
+                hold.until = max(hold.until, known.until)
         self._holds[key] = hold
         if known is None or known.reason != hold.reason:
             seconds = None if hold.until is None else round(hold.until - self._outbox.now(), 1)
@@ -479,36 +507,42 @@ class Sender:
                 seconds=seconds,
             )
         self._release_waiters(float("inf") if hold.until is None else hold.until)
-        if hold.until is None and (known is None or known.until is not None):
-            self._spawn(self._probe(key))
+        if hold.until is None and known is None:
+            self._spawn(self._probe(key, hold.since))
         self._changed.set()
+        return hold.until
 
-    async def _probe(self, key: str) -> None:
+    async def _probe(self, key: str, since: float) -> None:
         """Ask, gently, until Telegram answers again or the operator has mended it; asking is no attempt."""
-        while (hold := self._holds.get(key)) is not None and hold.until is None:
-            self._outage += 1
+        while (hold := self._probed(key, since)) is not None:
+            self._outage += key == BOT
             wait = OPERATOR_PROBE if hold.operator else max(0.5, backoff(self._outage, self._roll))
             await self._clock.sleep(wait)
             if key == BOT:
                 result = await self._telegram.call("getMe", timeout=PROBE_TIMEOUT)
             else:
                 result = await self._telegram.call("getChat", {"chat_id": key}, timeout=PROBE_TIMEOUT)
-            hold = self._holds.get(key)
-            if hold is None or hold.until is not None:
+            hold = self._probed(key, since)
+            if hold is None:
                 return
             outcome = classify(result)
             well = isinstance(result, Answer) and result.status == 200
             if key != BOT:
                 # Only a send proves that the bot may write there; without one waiting, being seen is enough.
-                hold.trial = well or not isinstance(outcome, Operator | Retry | Ambiguous)
+                hold.trial = well or not isinstance(outcome, Operator | Retry | Ambiguous | WaitChat | WaitBot)
                 if well and not self._outbox.tally.pending:
                     self._lift(key)
             elif well:
+                self._streak.clear()  # those that fail by themselves must not hold the bot again at once
                 self._lift(key)
-                await self._mark(lambda store: store.wake())
             elif isinstance(outcome, Operator) and not hold.operator:
                 self._hold(BOT, Hold(reason=outcome.reason, since=hold.since, operator=True))
             self._changed.set()
+
+    def _probed(self, key: str, since: float) -> Hold | None:
+        """The hold that began then, while it ends by a probe."""
+        hold = self._holds.get(key)
+        return hold if hold is not None and hold.until is None and hold.since == since else None
 
     def _well(self, chat: str) -> None:
         """A send succeeded: nothing is the matter any longer."""
@@ -523,12 +557,26 @@ class Sender:
             self._lift(key)
 
     def _lift(self, key: str) -> None:
+        self._count_held(self._outbox.now())
         hold = self._holds.pop(key)
         held = self._outbox.now() - hold.since
         log.info("bot.released" if key == BOT else "chat.released", chat=key or None, seconds=round(held, 1))
-        names = [name for name in self._destinations if key in (BOT, self.chat_of(name))]
-        self._spawn(self._mark(lambda store: store.was_held(names, held)))
+        self._keep_held()
         self._changed.set()
+
+    def _count_held(self, now: float) -> None:
+        """Time in which its chat or the bot was held makes no delivery older."""
+        passed, self._counted = now - self._counted, now
+        for name in self._destinations:
+            if BOT in self._holds or self.chat_of(name) in self._holds:
+                self._held[name] = self._held.get(name, 0.0) + passed
+        if self._holds and now - self._kept >= KEEP_HELD:
+            self._keep_held()
+
+    def _keep_held(self) -> None:
+        self._kept = self._outbox.now()
+        if self._keeping is None or self._keeping.done():
+            self._keeping = self._spawn(self._mark(lambda store: store.were_held(dict(self._held))))
 
     # --- small things ---
 

@@ -94,6 +94,8 @@ def build(
             yield
             await sender.stop(grace=0.0 if relay.stopping else GRACE)
             keeping.cancel()
+            await asyncio.wait({running}, timeout=1.0)  # it puts back what it claimed, if the disk lets it
+            running.cancel()
             await asyncio.gather(running, keeping, return_exceptions=True)
 
     app.cleanup_ctx.append(parts)

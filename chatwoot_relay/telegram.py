@@ -27,7 +27,7 @@ from .models import (
     WaitChat,
 )
 
-SEND_TIMEOUT = 35.0  # the server itself sleeps through flood waits of up to 8 s: slow is not failed
+SEND_TIMEOUT = 30.0  # the server itself sleeps through flood waits of up to 8 s: slow is not failed
 CONNECT_TIMEOUT = 8.0
 MAX_REPLY = 64 * 1024
 IDLE = 15.0  # shorter than Telegram's own, so that a request seldom meets a connection that was just closed
@@ -110,7 +110,8 @@ def classify(result: Answer | Unsent | Lost) -> Outcome:
         for phrase, fix in _REPAIRS:
             if phrase in words:
                 return Repair(fix, said)
-    return Dead(said)
+    # What no Telegram says comes from something in between, which may be mended; age ends it if not.
+    return Dead(said) if status in (400, 413) else Retry(said)
 
 
 def _told(body: Mapping[str, Any] | None) -> Outcome:
@@ -182,7 +183,7 @@ class Telegram:
             async with self._session.post(
                 self._base + method,
                 json=payload or {},
-                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_TIMEOUT, timeout)),
+                timeout=aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_TIMEOUT, timeout)),
                 allow_redirects=False,
                 trace_request_ctx=trace,
             ) as response:
@@ -192,14 +193,18 @@ class Telegram:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return Lost(_name(error)) if trace.sent else Unsent(_name(error))
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
+    async def _read(self, response: aiohttp.ClientResponse) -> Answer | Unsent:
         """A 2xx means heeded even where its body breaks off; anything else unreadable says what its status says."""
         try:
             raw = await response.content.read(MAX_REPLY)
             while len(raw) < MAX_REPLY and not response.content.at_eof():
                 raw += await response.content.read(MAX_REPLY - len(raw))
             body = json.loads(raw)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
+        except (ValueError, RecursionError):
+            body = None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if response.status == 400:  # what it asks for broke off
+                return Unsent(f"HTTP 400, {_name(error)}")
             body = None
         if not isinstance(body, dict):
             body = None

@@ -19,7 +19,7 @@ import structlog
 from .clock import Clock
 from .errors import NotOurDatabase, OutboxUnavailable, Taken
 from .models import Delivery
-from .outbox import Store, Tally, open_database, salvage
+from .outbox import Died, Store, Tally, open_database, salvage
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ FREE_DISK = 64 * 1024 * 1024
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
-Claims = tuple[list[Delivery], list[str]]
+Claims = tuple[list[Delivery], list[Died]]
 
 
 @attrs.define(eq=False)
@@ -39,7 +39,7 @@ class _Item(Generic[T]):
 
 
 @attrs.define(eq=False)
-class _Standing:
+class Place:
     """The sender's claim that waits until there is something to claim; served with the very commit that accepts it."""
 
     future: asyncio.Future[Claims]
@@ -49,7 +49,7 @@ class _Standing:
 
 @attrs.frozen(eq=False)
 class _Park:
-    standing: _Standing
+    standing: Place
     run: Callable[[Store], Claims] | None
 
 
@@ -88,9 +88,10 @@ class Outbox:
         self._max_pending = max_pending
         self._base = 0.0
         self._queue: queue.SimpleQueue[_Item[Any] | _Park | None] = queue.SimpleQueue()
-        self._standing: _Standing | None = None
+        self._standing: Place | None = None
         self._thread: threading.Thread | None = None
         self._low = False
+        self._asked: set[asyncio.Future[Any]] = set()  # what the thread owes an answer to
 
     # --- the loop's side ---
 
@@ -98,13 +99,17 @@ class Outbox:
         """Take the lock, open or make the file, recover. Raises Taken, NotOurDatabase, OSError, sqlite3.Error."""
         self._loop = asyncio.get_running_loop()
         self.dead: asyncio.Future[None] = self._loop.create_future()
-        known = self.path.with_name(self.path.name + ".lock").exists()
+        self._base = self.clock.wall() - self.clock.monotonic()
+        lock = self.path.with_name(self.path.name + ".lock")
+        known = lock.exists()
         self._lock = Lock(self.path)
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            os.chmod(self.path, 0o600)
             self._store = self._open(known)
+            os.chmod(self.path, 0o600)
         except BaseException:
+            if not known:  # the lock says that the file is ours, and it may not be
+                lock.unlink()
             self._lock.release()
             raise
         self._thread = threading.Thread(target=self._serve, name="outbox", daemon=True)
@@ -116,15 +121,19 @@ class Outbox:
 
     async def do(self, run: Callable[[Store], T]) -> T:
         """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk."""
+        if self.dead.done():
+            raise OutboxUnavailable("the outbox's thread has died")
         future: asyncio.Future[T] = self._loop.create_future()
+        self._asked.add(future)
+        future.add_done_callback(self._asked.discard)
         self._queue.put(_Item(run, future))
         return await future
 
-    def stand(self) -> _Standing:
+    def stand(self) -> Place:
         """A place for a claim that waits; see :meth:`park`."""
-        return _Standing(self._loop.create_future())
+        return Place(self._loop.create_future())
 
-    def park(self, standing: _Standing, run: Callable[[Store], Claims] | None) -> None:
+    def park(self, standing: Place, run: Callable[[Store], Claims] | None) -> None:
         """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried at once."""
         self._queue.put(_Park(standing, run))
 
@@ -170,7 +179,7 @@ class Outbox:
         store.wall = self.clock.wall
         return store
 
-    def _replace(self, error: sqlite3.DatabaseError) -> Store:
+    def _replace(self, error: sqlite3.Error) -> Store:
         """Set a damaged file aside, take along what can still be read of it, begin a new one."""
         stamp = datetime.fromtimestamp(self.clock.wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
         aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
@@ -198,7 +207,13 @@ class Outbox:
                 pass
         except BaseException as error:
             log.critical("outbox.died", error=repr(error))
-            self._loop.call_soon_threadsafe(_fail, self.dead, error)
+            self._loop.call_soon_threadsafe(self._bury, error)
+
+    def _bury(self, error: BaseException) -> None:
+        """The thread has died, and with it the process will; nobody is to wait for it."""
+        self.dead.set_exception(error)
+        unavailable = OutboxUnavailable("the outbox's thread has died")
+        _resolve([(future, None, unavailable) for future in tuple(self._asked)])
 
     def _batch(self, first: _Item[Any] | _Park | None) -> bool:
         """Everything that waits, in one transaction and one sync."""
@@ -260,7 +275,7 @@ class Outbox:
         try:
             result = run(self._store)
         except Exception as error:
-            if isinstance(error, sqlite3.OperationalError) or not db.in_transaction:
+            if isinstance(error, sqlite3.OperationalError) or _is_damage(error) or not db.in_transaction:
                 raise
             db.execute("ROLLBACK TO item")
             db.execute("RELEASE item")
@@ -271,7 +286,7 @@ class Outbox:
     def _give_up(self, error: sqlite3.Error) -> None:
         if self._store.db.in_transaction:
             self._store.db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.DatabaseError) and _is_damage(error):
+        if _is_damage(error):
             self._store.db.close()
             self._store = self._replace(error)
             return
@@ -287,8 +302,8 @@ class Outbox:
         return self._low
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _DAMAGED
+def _is_damage(error: Exception) -> bool:
+    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
@@ -299,8 +314,3 @@ def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None
             future.set_result(result)
         else:
             future.set_exception(error)
-
-
-def _fail(future: asyncio.Future[None], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)

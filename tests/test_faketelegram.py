@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
 from faults import FaultyTelegram, Script, refusal
+from tdjson import td_execute
 
 from chatwoot_relay.faketelegram import TOKEN, Complaint, FakeTelegram
 
@@ -89,6 +91,26 @@ async def test_addresses_and_mentions_become_live_except_in_code(fake: FakeTeleg
         ("code", 46, 5), ("email", 3, 6), ("mention", 10, 5), ("bot_command", 16, 4), ("hashtag", 21, 4),
         ("url", 31, 13),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@abcd1", "@abc", "a@abcd", "(@name)", "@name.", "/a", "/cmd.", "a/b", "</b>", "/cmd/", "//start", "#a1",
+        "#123", "#123a", "##tag", "a#tag", "#тег", "-#tag", "joe@ex-ample.co.uk,", "https://ex.com/a(b)", "https://ex.com/@john.",
+        "@\u2060name", "/\u2060cmd", "#\u2060tag", "<https://ex.com/#foo>", "/cmd-x", "#tag-x",
+    ],
+)  # fmt: skip
+async def test_what_becomes_live_is_what_telegram_makes_live(fake: FakeTelegram, ask: Any, text: str) -> None:
+    """The picture shows whom a customer's words would ping: nobody."""
+    await ask(chat_id=1, text=text)
+    answer = json.loads(td_execute(json.dumps({"@type": "getTextEntities", "text": text}).encode()))
+    names = {"EmailAddress": "email", "BotCommand": "bot_command"}
+    kinds = [entity["type"]["@type"].removeprefix("textEntityType") for entity in answer["entities"]]
+    judged = [
+        (names.get(k, k.lower()), e["offset"], e["length"]) for k, e in zip(kinds, answer["entities"], strict=True)
+    ]
+    assert [(e.type, e.offset, e.length) for e in fake.messages[0].entities] == judged
 
 
 async def test_a_message_can_be_edited_and_deleted(fake: FakeTelegram, ask: Any) -> None:
