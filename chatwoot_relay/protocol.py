@@ -117,6 +117,7 @@ class Runner(web.AppRunner):
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
+        self._problem = problem
         self._options: dict[str, Any] = {
             "problem": problem,
             "head_timeout": head_timeout,
@@ -130,7 +131,7 @@ class Runner(web.AppRunner):
         await self._app.startup()
         self._app.freeze()
         return Server(
-            self._handle,  # type: ignore[arg-type] # as aiohttp itself has it
+            self._handle,
             request_factory=self._app._make_request,
             access_log=None,
             **self._options,
