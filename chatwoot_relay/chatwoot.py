@@ -17,16 +17,18 @@ import cattrs
 import cattrs.gen
 import msgspec
 
-from chatwoot_relay.events import Attachment, Change, Event, Message, Person, Role
-from chatwoot_relay.models import MAX_ID
+from .events import Attachment, Change, Event, Message, Person, Role
+from .markup import short
+from .models import MAX_ID
 
-MAX_TEXT = 4000  # code points of a message that are kept; fewer are shown
+MAX_TEXT = 2000  # code points of a message that are kept; fewer are shown
 MAX_WORD = 300  # of anything else
 MAX_ITEMS = 20  # labels, attachments, changes, answers
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MENTION = re.compile(r"\[@([^\]\n]{1,100})\]\(mention://[a-z]{1,20}/[^)\s]{0,200}\)")
-_MESSAGE_KINDS = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
+_MESSAGE_KINDS: dict[object, str] = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
+_MESSAGE_KINDS |= {kind: kind for kind in _MESSAGE_KINDS.values()}
 _CHANNELS = {
     "Channel::WebWidget": "website chat",
     "Channel::Api": "API",
@@ -41,18 +43,18 @@ _CHANNELS = {
 }
 
 
-# --- The wire: what we read of a payload. A field that is missing, null or of another type takes its default ---
-
-
-LongText = NewType("LongText", str)
-
-
 # Every event that Chatwoot v4.15 sends, beside automation_event.*
 KNOWN_EVENTS = frozenset({
     "conversation_created", "conversation_status_changed", "conversation_updated", "conversation_opened",
     "conversation_resolved", "conversation_typing_on", "conversation_typing_off", "message_created", "message_updated",
     "contact_created", "contact_updated", "webwidget_triggered", "inbox_created", "inbox_updated", "macro.executed",
 })  # fmt: skip
+
+
+# --- The wire: what we read of a payload. A field that is missing, null or of another type takes its default ---
+
+
+LongText = NewType("LongText", str)
 
 
 @attrs.frozen
@@ -79,18 +81,6 @@ class WireAttachment:
 
 
 @attrs.frozen
-class WireMailText:
-    reply: LongText = LongText("")
-    full: LongText = LongText("")
-
-
-@attrs.frozen
-class WireMail:
-    subject: str = ""
-    text_content: WireMailText = WireMailText()
-
-
-@attrs.frozen
 class WireContent:
     deleted: bool = False
     is_unsupported: bool = False
@@ -98,7 +88,7 @@ class WireContent:
     submitted_email: str = ""
     submitted_values: Any = None
     automation_rule_id: Any = None
-    email: WireMail = WireMail()
+    email: Any = None
 
 
 @attrs.frozen
@@ -158,9 +148,11 @@ class WireRoot:
 
 
 def _text(value: object, limit: int) -> str:
+    """A string with what is shown of it at most; cleaned before it is cut, so that nothing invisible fills it."""
     if not isinstance(value, str):
         return ""
-    value = value[:limit]
+    if len(value) > limit:
+        value = short(value[: 64 * limit], limit)[:limit]
     return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
 
 
@@ -291,20 +283,26 @@ def _submitted(values: object) -> tuple[int, str, tuple[tuple[str, str], ...]]:
     return 0, "", tuple(answers)
 
 
+def _mail(value: object) -> tuple[str, str]:
+    """An e-mail's subject, and its text for where the message itself has none."""
+    mail = value if isinstance(value, dict) else {}
+    text = mail.get("text_content")
+    parts = text if isinstance(text, dict) else {}
+    return _word(mail.get("subject")), _text(parts.get("reply"), MAX_TEXT) or _text(parts.get("full"), MAX_TEXT)
+
+
 def _message(wire: WireMessage) -> Message:
-    kind = wire.message_type if isinstance(wire.message_type, str) else ""
-    if isinstance(wire.message_type, int) and not isinstance(wire.message_type, bool):
-        kind = _MESSAGE_KINDS.get(wire.message_type, "")
-    elif kind not in _MESSAGE_KINDS.values():
-        kind = ""
+    kind = _MESSAGE_KINDS.get(wire.message_type, "") if type(wire.message_type) in (int, str) else ""
     role = _role(wire.sender.type or wire.sender_type)
     if kind in ("outgoing", "template") and role is Role.CONTACT:
         role = Role.BOT  # a sender of unknown kind on our side: neither an answer, nor an address to show
     content = wire.content_attributes
-    mail = content.email
+    subject, mail = _mail(content.email)
     rating, feedback, answers = _submitted(content.submitted_values)
     moment = _moment(wire.created_at)
-    text = wire.content or mail.text_content.reply or mail.text_content.full
+    automatic = "campaign" if wire.additional_attributes.campaign_id else ""
+    automatic = "automation rule" if content.automation_rule_id else automatic
+    text = wire.content or mail
     mentions = tuple(found.group(1) for found in _MENTION.finditer(text))[:MAX_ITEMS] if "mention://" in text else ()
     return Message(
         id=wire.id,
@@ -316,10 +314,8 @@ def _message(wire: WireMessage) -> Message:
         at=moment,
         timestamp=_iso(wire.created_at, moment),
         attachments=tuple(_attachment(entry) for entry in wire.attachments),
-        subject=mail.subject,
-        automatic="automation rule"
-        if content.automation_rule_id
-        else ("campaign" if wire.additional_attributes.campaign_id else ""),
+        subject=subject,
+        automatic=automatic,
         unsupported=content.is_unsupported,
         deleted=content.deleted,
         error=content.external_error,
@@ -346,14 +342,13 @@ def _changes(value: object) -> tuple[Change, ...]:
         if isinstance(entry, dict):
             for name, change in list(entry.items())[:MAX_ITEMS]:
                 both = change if isinstance(change, dict) else {}
-                found.append(
-                    Change(
-                        name=_word(name),
-                        before=_changed(both.get("previous_value")),
-                        after=_changed(both.get("current_value")),
-                    )
-                )
+                before, after = _changed(both.get("previous_value")), _changed(both.get("current_value"))
+                found.append(Change(name=_word(name), before=before, after=after))
     return tuple(found[:MAX_ITEMS])
+
+
+def _hashed(prefix: str, data: bytes) -> str:
+    return prefix + hashlib.sha256(data).hexdigest()
 
 
 def message_key(account_id: int, message_id: int) -> str | None:
@@ -366,28 +361,20 @@ def _content_key(kind: str, account_id: int, number: int | None, content: object
     if not number:
         return None
     try:
-        digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:32]
+        data = msgspec.json.encode(content, order="deterministic")
     except (ValueError, TypeError, RecursionError):  # lone surrogates, integers beyond 64 bits, nesting
-        digest = hashlib.sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()[:32]
-    return f"{kind}:{account_id}:{number}:{digest}"
+        data = repr(content).encode("utf-8", "backslashreplace")
+    return _hashed(f"{kind}:{account_id}:{number}:", data)
 
 
 def delivery_key(delivery_id: str) -> str:
     """Tells Chatwoot's repeats of one delivery (``X-Chatwoot-Delivery``)."""
-    return (
-        "delivery:" + delivery_id
-        if len(delivery_id) <= 64
-        else _hashed("delivery:", delivery_id.encode("utf-8", "surrogatepass"))
-    )
+    return _hashed("delivery:", delivery_id.encode("utf-8", "surrogatepass"))
 
 
 def signed_key(timestamp: str, body: bytes) -> str:
     """Tells a replay: the same verified timestamp and body under whatever delivery id."""
     return _hashed(f"signed:{timestamp}:", body)
-
-
-def _hashed(prefix: str, data: bytes) -> str:
-    return prefix + hashlib.sha256(data).hexdigest()
 
 
 def _is_simple(document: dict[str, Any], name: str) -> bool:
@@ -421,7 +408,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     last = conversation.messages[0] if conversation.messages else WireMessage()
     account = root.account.id or conversation.account.id or last.account_id or account_id or 0
     number = _id(conversation.id) or None
-    message, key = None, None
+    message, key, changes = None, None, _changes(root.changed_attributes)
     actor = _person(root.user, _role(root.user.type))
     if simple:
         actor = _person(_read_person(document.get("sender"), WirePerson), Role.CONTACT)
@@ -434,14 +421,12 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         else:
             content = (document.get("content"), document.get("content_attributes"))
             key = _content_key("updated", account, message.id, content)
-    elif root.changed_attributes and name == "conversation_updated":
-        key = _content_key("changed", account, number, root.changed_attributes)
+    elif name == "conversation_updated" and any(change.name == "updated_at" for change in changes):
+        key = _content_key("changed", account, number, root.changed_attributes)  # its times tell one from the next
     status = conversation.status
     if not status and not simple:
         status = {"conversation_opened": "open", "conversation_resolved": "resolved"}.get(name, "")
-    assignee_role = (
-        _role(conversation.meta.assignee_type or meta.assignee.type or "user") if conversation.meta else Role.PERSON
-    )
+    assignee_role = _role(meta.assignee_type or meta.assignee.type or "user")
     contact = _person(meta.sender, Role.CONTACT)
     if contact is None and message is not None and message.kind == "incoming":
         contact = message.sender
@@ -466,7 +451,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         channel=_CHANNELS.get(conversation.channel, conversation.channel.removeprefix("Channel::")),
         subject=conversation.additional_attributes.mail_subject,
         snoozed_until=_iso(conversation.snoozed_until, _moment(conversation.snoozed_until)),
-        changes=_changes(root.changed_attributes),
+        changes=changes,
         message=message,
         last=_message(last) if conversation.messages else None,
         url=f"{base_url}/app/accounts/{account}/conversations/{number}" if base_url and account and number else None,

@@ -93,7 +93,7 @@ def doctor(send: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def chats(yes: bool, as_json: bool) -> None:
     """List the chats and topics that the bot has seen, ready to paste."""
-    from .doctor import run_chats
+    from .chats import run_chats
 
     sys.exit(run_chats(os.environ, directory=Path.cwd(), yes=yes, as_json=as_json))
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import attrs
 
-from chatwoot_relay.errors import RelayError
+from .errors import RelayError
 
 _TYPES = {
     "a": "text_link",

@@ -119,7 +119,6 @@ class Memory:
     updated_at: float = 0.0  # newest state seen
     said: Message | None = None  # the customer's last message
     said_key: str | None = None
-    alert: str | None = None  # delivery id of the episode's alert; the outbox fills it in
 
 
 class What(enum.StrEnum):
@@ -196,7 +195,7 @@ class Decision:
     ignored: Ignored | None = None
     silent: bool = False
     memory: Memory | None = None
-    opens: bool = False  # an alert that opens an episode: put its delivery id into memory.alert
+    opens: bool = False  # an alert that opens an episode: later notices of the conversation reply to it
     said: Message | None = None  # the customer's words that the alert shows
     waited: float | None = None  # seconds until the first answer
     keys: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from . import chatwoot, notices, routing
 from .clock import Clock
 from .door import MAX_ALERT, Door, Entry, read_alert
 from .errors import OutboxUnavailable, Refused
-from .events import Decision, Memory
+from .events import Decision, Event, Memory
 from .metrics import Metrics
 from .models import Alert, Ambiguous, Content, Dead, Operator, Outcome, Rank, Retry, Sent, WaitBot, WaitChat
 from .openapi import openapi
@@ -28,6 +28,7 @@ from .pages import Page, docs_page, redoc_page
 from .render import trim
 from .sender import Sender
 from .settings import Settings
+from .signature import Verdict
 from .writer import Outbox
 
 log = structlog.get_logger()
@@ -54,6 +55,11 @@ class Relay:
     def refusal(self) -> str | None:
         """Why nothing can be accepted now, or None."""
         return "the relay is stopping" if self.stopping else self.outbox.refusal()
+
+    def demand_open(self) -> None:
+        """Raises OutboxUnavailable once it is stopping."""
+        if self.stopping:
+            raise OutboxUnavailable("the relay is stopping")
 
 
 RELAY = web.AppKey("RELAY", Relay)
@@ -109,8 +115,9 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if refused.close:
             response.force_close()
     except OutboxUnavailable as unavailable:
-        detail = str(unavailable)
-        response = _unavailable(request, detail)
+        detail = f"Nothing was accepted: {unavailable}."
+        response = problem(503, detail)
+        response.headers[hdrs.RETRY_AFTER] = RETRY_AFTER
     except web.HTTPException as error:
         detail = _detail(error)
         response = problem(error.status, detail)
@@ -153,14 +160,6 @@ def _detail(error: web.HTTPException) -> str:
             return f"{error.reason}."
 
 
-def _unavailable(request: web.Request, why: str) -> web.Response:
-    """Nothing was accepted. To Chatwoot it is 429, the only refusal that any of its senders tries again."""
-    status = 429 if request.path.endswith("/webhook") else 503
-    response = problem(status, f"Nothing was accepted: {why}.")
-    response.headers[hdrs.RETRY_AFTER] = RETRY_AFTER
-    return response
-
-
 # --- routes ---
 
 
@@ -168,45 +167,41 @@ async def receive_alert(request: web.Request) -> web.Response:
     """``POST /api/v1/chatwoot/alerts``: an alert, or a native event that was pointed here."""
     relay = request.app[RELAY]
     entry = await relay.door.read(request)
-    if not entry.token and entry.signature != "valid":
+    if entry.signature is not Verdict.VALID:
         relay.door.demand_token(entry.token)
     try:
         document, refused = relay.door.document(entry), None
     except Refused as error:
         document, refused = None, error
     if isinstance(document, dict) and "event" in document and "severity" not in document:
-        return await _take_event(request, entry, document)
+        event, transport = _event(relay, entry, document), entry.transport
+        del entry, document  # may be large: not kept while Telegram is waited for
+        return await _deliver_event(relay, event, transport)
     if len(entry.body) > MAX_ALERT:
-        raise Refused(413, "An alert has at most 1 MiB.", close=True)
+        raise Refused(413, "An alert has at most 1 MiB.")
     relay.door.demand_token(entry.token)
     limits = relay.door.count(relay.door.client(request))
     if refused is not None:
-        refused.headers.update(limits)
         raise refused
-    alert = read_alert(document)
     key = request.headers.get("Idempotency-Key", "").strip()
     if len(key) > KEY_LIMIT:
         raise Refused(400, f"An Idempotency-Key has at most {KEY_LIMIT} characters.")
-    response = await _deliver_alert(relay, trim(alert), key, document)
+    alert = trim(read_alert(document))
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest() if key else ""
+    del entry, document
+    response = await _deliver_alert(relay, alert, key, digest)
     response.headers.update(limits)
     return response
 
 
-async def _deliver_alert(relay: Relay, alert: Alert, key: str, document: Any) -> web.Response:
-    delivery_id = secrets.token_hex(8)
-    if relay.stopping:
-        raise OutboxUnavailable("the relay is stopping")
-    now = relay.outbox.now()
-    lane = str(alert.conversation_id)
-    where: dict[str, Any] = {"id": delivery_id, "destination": TEAM, "conversation": lane, "now": now}
+async def _deliver_alert(relay: Relay, alert: Alert, key: str, digest: str) -> web.Response:
+    relay.demand_open()
+    delivery_id, lane = secrets.token_hex(8), str(alert.conversation_id)
+    where: dict[str, Any] = {"id": delivery_id, "destination": TEAM, "conversation": lane, "now": relay.outbox.now()}
     with relay.sender.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as future:
         if key:
-            canonical = json.dumps(document, sort_keys=True).encode()
-            digest = hashlib.sha256(canonical).hexdigest()
-            idempotency = "key:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-            accepted = await relay.outbox.do(
-                lambda store: store.enqueue_once(alert, key=idempotency, digest=digest, **where)
-            )
+            known = "key:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+            accepted = await relay.outbox.do(lambda store: store.enqueue_once(alert, key=known, digest=digest, **where))
         else:
             accepted = await relay.outbox.do(lambda store: store.enqueue(alert, **where))
         if isinstance(accepted, Conflict):
@@ -259,47 +254,50 @@ async def receive_webhook(request: web.Request) -> web.Response:
     relay = request.app[RELAY]
     try:
         entry = await relay.door.read(request)
-    except Refused as refused:
-        if refused.status == 503:  # too many large bodies at once
-            raise OutboxUnavailable(refused.detail.rstrip(".")) from None
-        raise
+    except OutboxUnavailable as unavailable:
+        raise _come_again(unavailable) from None
     relay.door.demand_any(entry)
-    document = relay.door.document(entry)
+    event, transport = _event(relay, entry, relay.door.document(entry)), entry.transport
+    del entry  # may be large: not kept while Telegram is waited for
+    return await _deliver_event(relay, event, transport)
+
+
+def _event(relay: Relay, entry: Entry, document: Any) -> Event:
+    """The event in a document. Raises Refused 401, 400."""
+    relay.door.demand_any(entry)
     if not isinstance(document, dict):
         raise Refused(400, "The body is no JSON object.")
-    return await _take_event(request, entry, document)
-
-
-async def _take_event(request: web.Request, entry: Entry, document: dict[str, Any]) -> web.Response:
-    relay = request.app[RELAY]
-    relay.door.demand_any(entry)
     if not isinstance(document.get("event"), str):
         raise Refused(400, "The body has no `event`: an alert belongs to /api/v1/chatwoot/alerts.")
     settings = relay.settings
-    event = chatwoot.read_event(document, base_url=settings.chatwoot_url, account_id=settings.chatwoot_account_id)
-    del document  # may be large, and holds secrets
-    if relay.stopping:
-        raise OutboxUnavailable("the relay is stopping")
-    wall, delivery_id = relay.clock.wall(), secrets.token_hex(8)
+    return chatwoot.read_event(document, base_url=settings.chatwoot_url, account_id=settings.chatwoot_account_id)
+
+
+async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...]) -> web.Response:
+    settings, wall, delivery_id = relay.settings, relay.clock.wall(), secrets.token_hex(8)
 
     def decide(memory: Memory | None, repeated: bool) -> tuple[Decision, Content | None]:
         decision = routing.decide(event, memory, events=settings.relay_events, now=wall, repeated=repeated)
-        return decision, None if decision.what is None else notices.word(event, decision)
+        return decision, None if decision.what is None else trim(notices.word(event, decision))
 
     known = event.conversation_id is not None
     with relay.sender.watch(delivery_id, patience=settings.relay_reply_timeout) as future:
-        accepted = await relay.outbox.do(
-            lambda store: store.receive(
-                decide,
-                key=event.conversation if known else None,
-                happening=event.key,
-                transport=entry.transport,
-                id=delivery_id,
-                destination=TEAM,
-                conversation=str(event.conversation_id) if known else f"event {event.name}"[:100],
-                now=relay.outbox.now(),
+        try:
+            relay.demand_open()
+            accepted = await relay.outbox.do(
+                lambda store: store.receive(
+                    decide,
+                    key=event.conversation if known else None,
+                    happening=event.key,
+                    transport=transport,
+                    id=delivery_id,
+                    destination=TEAM,
+                    conversation=str(event.conversation_id) if known else f"event {event.name}"[:100],
+                    now=relay.outbox.now(),
+                )
             )
-        )
+        except OutboxUnavailable as unavailable:
+            raise _come_again(unavailable) from None
         if isinstance(accepted, Ignored):
             relay.metrics.ignored(accepted.reason)
             return reply(200, _event_body(f"Webhook ignored: {accepted.reason}", event.name))
@@ -308,6 +306,11 @@ async def _take_event(request: web.Request, entry: Entry, document: dict[str, An
     sent = isinstance(outcome, Sent)
     message = "Webhook forwarded to Telegram" if sent else "Webhook queued for Telegram"
     return reply(200 if sent else 202, _event_body(message, event.name), {"X-Delivery-ID": delivery_id})
+
+
+def _come_again(unavailable: OutboxUnavailable) -> Refused:
+    """To Chatwoot it is 429: the only temporary refusal that any of its senders tries again."""
+    return Refused(429, f"Nothing was accepted: {unavailable}.", headers={"Retry-After": RETRY_AFTER})
 
 
 def _event_body(message: str, event: str) -> dict[str, Any]:
@@ -319,9 +322,10 @@ async def send_test(request: web.Request) -> web.Response:
     relay = request.app[RELAY]
     relay.door.demand_token(relay.door.has_token(request))
     limits = relay.door.count(relay.door.client(request))
-    if relay.stopping:
-        raise OutboxUnavailable("the relay is stopping")
+    relay.demand_open()
     patience = relay.settings.relay_reply_timeout
+    if (fault := relay.sender.unmended(TEAM)) is not None:
+        raise Refused(502, f"Telegram said: {fault.reason}. {_advice(fault)}", headers=limits)
     if relay.sender.delay(TEAM) > patience:
         why = relay.sender.trouble() or "Telegram's limits are reached"
         raise Refused(504, f"The test was not sent: {why}.", headers=limits)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import regex
-
-from chatwoot_relay.events import Attachment, Decision, Event, Message, Person, Role, What
-from chatwoot_relay.models import Alert, Content, Notice
+from .events import Attachment, Decision, Event, Message, Person, Role, What
+from .markup import clean, cut
+from .models import Alert, Content, Notice
 
 MAX_HEADLINE = 80  # code points: what a phone shows of a push
 MAX_SNIPPET = 60
@@ -44,7 +43,6 @@ _ASKED = {
     "cards": "sends cards",
     "article": "sends articles",
 }
-_GRAPHEME = regex.compile(r"\X")
 
 
 def word(event: Event, decision: Decision) -> Content:
@@ -68,16 +66,8 @@ def word(event: Event, decision: Decision) -> Content:
 
 
 def _cut(text: str, limit: int) -> str:
-    """One line of at most *limit* code points, not cut inside a grapheme unless one alone is longer."""
-    line = " ".join(text[: 4 * limit + 200].split())
-    if len(line) <= limit:
-        return line
-    end = 0
-    for match in _GRAPHEME.finditer(line):
-        if match.end() > limit - 1:
-            break
-        end = match.end()
-    return line[: end or limit - 1].rstrip() + "…"
+    """One clean line of at most *limit* code points."""
+    return cut(" ".join(clean(text[: 4 * limit + 200]).split()), max(limit - 1, 1))
 
 
 def _name(person: Person | None, otherwise: str) -> str:
@@ -198,6 +188,8 @@ def _facts(event: Event, what: What, changed: tuple[tuple[str, str], ...]) -> tu
         ("Email", (person.email if person else "") or (event.contact.email if event.contact else "")),
         ("Inbox", event.inbox),
         ("Channel", event.channel if not event.inbox else ""),
+        ("Assigned to", _name(event.assignee, "")),
+        ("Priority", event.priority),
         ("Account", event.account_name if what in (What.SIMPLE, What.UNKNOWN) else ""),
         ("Subject", (event.subject or (message.subject if message else "")) if message else ""),
         ("Attachments", _attachments(message.attachments) if message and message.text.strip() else ""),
@@ -221,21 +213,22 @@ def _told(event: Event, what: What, decision: Decision) -> tuple[str, tuple[tupl
         case What.WROTE_TO_BOT:
             return _says(f"🤖 {customer} to the bot", body), (), body
         case What.TAKEN:
-            return f"🙋 {holder} took {customer}'s conversation", (("Assigned to", holder), *_urgent(event)), ""
+            return f"🙋 {holder} took {customer}'s conversation", (), ""
         case What.REASSIGNED:
-            return f"🔁 {holder} now has {customer}'s conversation", (("Assigned to", holder),), ""
+            return f"🔁 {holder} now has {customer}'s conversation", (), ""
         case What.UNASSIGNED:
             return f"↩️ Nobody has {customer}'s conversation now", (("Assigned to", "nobody"),), ""
         case What.ANSWERED:
-            after = f" after {duration(decision.waited)}" if decision.waited is not None else ""
-            return _says(f"✅ {sender} answered {customer}{after}", body), (), body
+            after = duration(decision.waited) if decision.waited is not None else ""
+            answered = f"✅ {sender} answered {customer}" + (f" after {after}" if after else "")
+            return _says(answered, body), (("Answered after", after),), body
         case What.RESOLVED:
-            return f"✅ Resolved: {customer}", (("Assigned to", _name(event.assignee, "")),), ""
+            return f"✅ Resolved: {customer}", (), ""
         case What.SNOOZED:
             until = _until(event.snoozed_until)
             return f"💤 Snoozed: {customer}" + (f", until {until}" if until else ""), (("Snoozed until", until),), ""
         case What.URGENT:
-            return f"🚩 URGENT: {customer}", (("Priority", "urgent"), ("Assigned to", _name(event.assignee, ""))), ""
+            return f"🚩 URGENT: {customer}", (), ""
         case What.SEND_FAILED:
             reason = ("Reason", message.error)
             return _says(f"⚠️ Not delivered to {customer}", message.error), (reason,), body
@@ -261,7 +254,7 @@ def _told(event: Event, what: What, decision: Decision) -> tuple[str, tuple[tupl
             )
         case What.LABELLED:
             labels = ", ".join(event.labels)
-            return _says(f"🏷 Labels of {customer}", labels), (("Labels", labels), *_urgent(event)), ""
+            return _says(f"🏷 Labels of {customer}", labels), (("Labels", labels),), ""
         case What.TEAM_SET:
             return f"👥 {customer} is now with team {event.team or '?'}", (("Team", event.team),), ""
         case What.AUTOMATION:
@@ -314,15 +307,6 @@ def _told(event: Event, what: What, decision: Decision) -> tuple[str, tuple[tupl
             return _says(f"🔔 {_plain(event.name)}" + (f": {who}" if who else ""), body), _state(event), body
 
 
-def _urgent(event: Event) -> tuple[tuple[str, str], ...]:
-    return (("Priority", event.priority),) if event.priority else ()
-
-
 def _state(event: Event) -> tuple[tuple[str, str], ...]:
     """How a conversation stands, for what somebody asked to hear of it."""
-    return (
-        ("Assigned to", _name(event.assignee, "")),
-        ("Team", event.team),
-        *_urgent(event),
-        ("Labels", ", ".join(event.labels)),
-    )
+    return ("Team", event.team), ("Labels", ", ".join(event.labels))

@@ -10,8 +10,8 @@ import attrs
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-import chatwoot_relay
-from chatwoot_relay.models import MAX_ID, Alert
+from . import __version__
+from .models import MAX_ID, Alert
 
 TAG = "Chatwoot Integration"
 YES = Meta(extra_json_schema={"const": True})
@@ -214,7 +214,7 @@ ROUTES = (
         description="No body. Goes the whole way to the chat and tells the truth about it; it is not told later.",
         credentials=TOKEN,
         answers=(
-            _good(200, "It stands in the chat.", "TestAnswer", sent=TESTED),
+            _good(200, "It stands in the chat.", "TestAnswer", "X-Delivery-ID", sent=TESTED),
             *(_401, _429, _500, _SAID, _503, _504),
         ),
     ),
@@ -235,7 +235,8 @@ ROUTES = (
         path="/metrics",
         name="tell_metrics",
         summary="Metrics in Prometheus text",
-        answers=(_good(200, "The numbers now.", "text/plain"), _500),
+        credentials=TOKEN,
+        answers=(_good(200, "The numbers now.", "text/plain"), _401, _500),
     ),
     Route(
         method="GET",
@@ -282,7 +283,7 @@ def openapi() -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "chatwoot-relay",
-            "version": chatwoot_relay.__version__,
+            "version": __version__,
             "summary": "Chatwoot alerts and webhooks, durably relayed to a Telegram chat.",
             "description": "An accepted alert is on disk before it is answered, and is told at least once or kept as a "
             "dead letter. Every error is a problem (RFC 9457); every answer carries `X-Request-ID`. Credentials are "

@@ -42,7 +42,9 @@ class Window:
 
     def free(self, now: float) -> int:
         """How many may go at once."""
-        return self._count - sum(at + self._seconds > now for at in self._sends)
+        while self._sends and self._sends[0] + self._seconds <= now:
+            self._sends.popleft()
+        return self._count - len(self._sends)
 
 
 class Bucket:

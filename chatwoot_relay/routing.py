@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
-from chatwoot_relay.events import Decision, Event, Ignored, Memory, Message, Role, What
+from .events import Decision, Event, Ignored, Memory, Message, Role, What
 
 LATER = 60.0  # seconds; a status event so much later than the opening is no copy of it: what closed it was lost
 MAX_SAID = 500  # code points of the customer's last message that are remembered
@@ -28,45 +28,31 @@ _TURNS = {"pending": What.HANDED_OVER, "resolved": What.REOPENED, "snoozed": Wha
 # The table: how it is told under `useful`, `handoff` and `all`; None: it is not.
 _MODES = ("useful", "handoff", "all")
 _LOUD, _SILENT = False, True
-_NEEDED = (_LOUD, _LOUD, _LOUD)
-_WROTE = (_LOUD, None, _LOUD)
-_TO_BOT = (None, None, _LOUD)
-_PROGRESS = (_SILENT, _SILENT, _LOUD)
-_REST = (None, None, _SILENT)
 _ROWS: dict[What, tuple[bool | None, bool | None, bool | None]] = {
-    **dict.fromkeys(What, _REST),
-    **dict.fromkeys(_OPENINGS, _NEEDED),
-    What.CUSTOMER_WROTE: _WROTE,
-    What.WROTE_TO_BOT: _TO_BOT,
-    **dict.fromkeys(
-        (What.TAKEN, What.REASSIGNED, What.UNASSIGNED, What.ANSWERED, What.RESOLVED, What.SNOOZED), _PROGRESS
-    ),
-    **dict.fromkeys(
-        (
-            What.URGENT,
-            What.SEND_FAILED,
-            What.RATED,
-            What.EMAIL_LEFT,
-            What.CHOSE,
-            What.MENTIONED,
-            What.LABELLED,
-            What.TEAM_SET,
-        ),
-        _WROTE,
-    ),
-    **dict.fromkeys((What.AUTOMATION, What.MACRO, What.UNKNOWN, What.SIMPLE), _NEEDED),
+    **dict.fromkeys(What, (None, None, _SILENT)),  # the rest
+    **dict.fromkeys(_OPENINGS, (_LOUD, _LOUD, _LOUD)),
+    **dict.fromkeys((What.AUTOMATION, What.MACRO, What.UNKNOWN, What.SIMPLE), (_LOUD, _LOUD, _LOUD)),
+    **dict.fromkeys((
+        What.TAKEN, What.REASSIGNED, What.UNASSIGNED, What.ANSWERED, What.RESOLVED, What.SNOOZED,
+    ), (_SILENT, _SILENT, _LOUD)),
+    **dict.fromkeys((
+        What.CUSTOMER_WROTE, What.URGENT, What.SEND_FAILED, What.RATED, What.EMAIL_LEFT, What.CHOSE, What.MENTIONED,
+        What.LABELLED, What.TEAM_SET,
+    ), (_LOUD, None, _LOUD)),
+    What.WROTE_TO_BOT: (None, None, _LOUD),
     What.TWIN: (None, None, None),
-}
+}  # fmt: skip
 _REASONS = {
     What.TWIN: Ignored.ALREADY_TOLD,
-    What.WROTE_TO_BOT: Ignored.WITH_BOT,
-    What.PARKED: Ignored.WITH_BOT,
-    What.CREATED: Ignored.WITH_BOT,
-    What.AGENT_WROTE: Ignored.OWN_MESSAGE,
-    What.BOT_WROTE: Ignored.OWN_MESSAGE,
-    What.AUTOMATIC: Ignored.OWN_MESSAGE,
+    **dict.fromkeys((What.WROTE_TO_BOT, What.PARKED, What.CREATED), Ignored.WITH_BOT),
+    **dict.fromkeys((What.AGENT_WROTE, What.BOT_WROTE, What.AUTOMATIC), Ignored.OWN_MESSAGE),
     What.NOTE: Ignored.PRIVATE_NOTE,
 }
+_ENDS = {"resolved": What.RESOLVED, "snoozed": What.SNOOZED, "pending": What.PARKED}
+_ABOUT_NO_EPISODE = {
+    "automation_event.": What.AUTOMATION, "macro.executed": What.MACRO, "conversation_typing_": What.TYPING,
+    "contact_": What.CONTACT, "webwidget_": What.WIDGET, "inbox_": What.INBOX,
+}  # fmt: skip
 
 
 def decide(
@@ -146,15 +132,14 @@ def _replied(message: Message | None) -> bool:
     )
 
 
-def _person_has_it(event: Event, known: Memory) -> bool:
-    if not event.assignee_known:
-        return known.assignee != 0
-    return event.assignee is not None and event.assignee.role is Role.PERSON
-
-
 def _holder(event: Event) -> int:
     """The person who has it, as the event shows it; 0 is nobody."""
     return event.assignee.id if event.assignee is not None and event.assignee.role is Role.PERSON else 0
+
+
+def _held(event: Event, known: Memory) -> bool:
+    """Whether a person has it; an event that does not say leaves it as it was known."""
+    return bool(_holder(event) if event.assignee_known else known.assignee)
 
 
 def _older(event: Event, known: Memory) -> bool:
@@ -174,16 +159,17 @@ def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
         return _turn(event, known)
     message = event.message if event.name == "message_created" and _customers(event.message) else None
     belated = message is not None and 0 < message.id <= known.closed_message  # of an episode that was told and closed
-    if known.status in _CLOSED and not belated and (message or not told or not _older(event, known)):
+    bots = known.status == "pending" and not told  # nothing told that an older event could belong to
+    if known.status in _CLOSED and not belated and (message or bots or not _older(event, known)):
         return _turn(event, known)
-    if message is None or belated or repeated or known.waiting or _person_has_it(event, known):
+    if message is None or belated or repeated or known.waiting or _held(event, known):
         return None
     return What.UNATTENDED
 
 
 def _turn(event: Event, known: Memory) -> What:
     change = event.change("status")
-    turn = _TURNS.get(change.before if change else known.status)
+    turn = _TURNS.get(change.before if change else "") or _TURNS.get(known.status)
     if turn is None and event.last is not None and event.last.sender is not None:
         turn = What.HANDED_OVER if event.last.sender.role is Role.BOT else None
     return turn or What.OPENED
@@ -194,10 +180,6 @@ def _happenings(event: Event, known: Memory) -> list[What]:
     name = event.name
     if event.simple:
         return [What.SIMPLE]
-    if name.startswith("automation_event."):
-        return [What.AUTOMATION]
-    if name == "macro.executed":
-        return [What.MACRO]
     if name == "message_created":
         return _of_message(event, known)
     if name == "message_updated":
@@ -206,15 +188,7 @@ def _happenings(event: Event, known: Memory) -> list[What]:
         return _of_changes(event, known)
     if name in _STATUS_EVENTS or name == _CREATED:
         return [_of_status(event, known)]
-    for prefix, what in (
-        ("conversation_typing_", What.TYPING),
-        ("contact_", What.CONTACT),
-        ("webwidget_", What.WIDGET),
-        ("inbox_", What.INBOX),
-    ):
-        if name.startswith(prefix):
-            return [what]
-    return [What.UNKNOWN]
+    return [next((what for prefix, what in _ABOUT_NO_EPISODE.items() if name.startswith(prefix)), What.UNKNOWN)]
 
 
 def _of_status(event: Event, known: Memory) -> What:
@@ -224,7 +198,7 @@ def _of_status(event: Event, known: Memory) -> What:
         return What.CREATED if event.status in _CLOSED else What.UNKNOWN
     if event.status and event.status == known.announced:
         return What.TWIN
-    return {"resolved": What.RESOLVED, "snoozed": What.SNOOZED, "pending": What.PARKED}.get(event.status, What.UNKNOWN)
+    return _ENDS.get(event.status, What.UNKNOWN)
 
 
 def _of_message(event: Event, known: Memory) -> list[What]:
@@ -270,9 +244,9 @@ def _of_answer(message: Message) -> list[What]:
 
 def _of_changes(event: Event, known: Memory) -> list[What]:
     found, twin = [], False
-    ended = {"resolved": What.RESOLVED, "snoozed": What.SNOOZED}.get(event.status)
-    if ended and known.status == "open" and known.announced != event.status and not _older(event, known):
-        found.append(ended)  # the status event may be late or lost
+    was_open = "open" in (known.status, known.announced) and known.announced != event.status
+    if event.status in ("resolved", "snoozed") and was_open and not _older(event, known):
+        found.append(_ENDS[event.status])  # the status event may be late or lost
     elif event.change("status") and event.status == known.announced:
         twin = True
     priority, holder, team, labels = map(event.change, ("priority", "assignee_id", "team_id", "label_list"))
@@ -322,7 +296,6 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
         said_key=said_key,
         newest=_newest(event, known),
         updated_at=max(known.updated_at, event.updated_at),
-        alert=None,
     )
     return Decision(what=what, memory=memory, opens=True, said=said, keys=keys)
 
@@ -336,11 +309,8 @@ def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | N
     says_status = event.name in _STATUS_EVENTS
     older = _older(event, known)
     status, announced = known.status, known.announced
-    if (
-        event.status in ("open", *_CLOSED)
-        and (says_status or not older)
-        and not (status in _CLOSED and event.status == "open")
-    ):
+    turns_open = status in _CLOSED and event.status == "open"  # that would have been an opening: it is an old one
+    if event.status in ("open", *_CLOSED) and (says_status or not older) and not turns_open:
         status = event.status
         if says_status or event.name == _CREATED or told in (What.RESOLVED, What.SNOOZED):
             announced = status
@@ -383,4 +353,4 @@ def _newest(event: Event, known: Memory) -> int:
 
 def _remembered(message: Message | None) -> Message | None:
     """The customer's words, as few as an alert shows."""
-    return message and attrs.evolve(message, text=message.text[: MAX_SAID + 1])
+    return message and attrs.evolve(message, text=message.text[: MAX_SAID + 1], sender=None)

@@ -162,6 +162,14 @@ class Sender:
         """What is held now: by chat id, and "" for the bot."""
         return dict(self._holds)
 
+    def unmended(self, destination: str) -> Operator | None:
+        """What holds this destination until the operator has mended it."""
+        for key, scope in ((BOT, "bot"), (self.chat_of(destination), "chat")):
+            hold = self._holds.get(key)
+            if hold is not None and hold.operator:
+                return Operator(scope, hold.reason)
+        return None
+
     def trouble(self) -> str | None:
         """Why Telegram is not taking messages, or what the operator should mend; None when all is well."""
         now = self._outbox.now()
@@ -398,9 +406,13 @@ class Sender:
         match outcome:
             case Sent(message_id):
                 self._well(chat)
-                self._finish(delivery.id, outcome)
                 self._metrics.delivered("sent", rank=delivery.rank, now=self._clock.wall())
-                await self._mark(lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id))
+                # Answered once it is marked: whoever has a 200 will not see the message again after a crash.
+                await self._mark(
+                    lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id),
+                    late=lambda: self._finish(delivery.id, outcome),
+                )
+                self._finish(delivery.id, outcome)
                 return
             case Dead(reason):
                 if not test:
@@ -454,12 +466,13 @@ class Sender:
         log.error("delivery.died", delivery=id, reason=reason, do=f"chatwoot-relay outbox show {id}")
         self._finish(id, Dead(reason))
 
-    async def _mark(self, mark: Callable[[Store], Any]) -> Any:
-        """Put on disk what happened. Retried until it is there: the mark, never the send."""
+    async def _mark(self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None) -> Any:
+        """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not at the first."""
         while True:
             try:
                 return await self._outbox.do(mark)
             except OutboxUnavailable:
+                late()
                 await self._clock.sleep(1.0)
 
     # --- waiters ---

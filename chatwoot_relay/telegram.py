@@ -27,7 +27,7 @@ from .models import (
     WaitChat,
 )
 
-SEND_TIMEOUT = 35.0  # the server itself sleeps through flood waits of up to 8 s: slow is not failed
+SEND_TIMEOUT = 30.0  # the server itself sleeps through flood waits of up to 8 s: slow is not failed
 CONNECT_TIMEOUT = 8.0
 MAX_REPLY = 64 * 1024
 IDLE = 15.0  # shorter than Telegram's own, so that a request seldom meets a connection that was just closed

@@ -1,0 +1,189 @@
+"""What a bot has seen of chats and topics, for who looks for an id. Ends no other program's poll unasked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from .errors import RelayError
+from .settings import Settings, load
+from .telegram import Answer, Telegram, open_session
+
+PATIENCE = 10.0  # seconds for one answer
+PAGES = (100, 20, 4)  # updates asked for at once; fewer where so many are more than is read of an answer
+QUESTION = """\
+Nothing waits for this bot at Telegram: nobody wrote where it can see it, or another
+program reads it. Asking for more would end that program's poll. Ask all the same?"""
+NOTHING = """\
+@{name} has seen no chat since yesterday. Let it see one, then ask again:
+  group    add @{name}, and write there: /start@{name}
+           (anything else stays hidden from it by privacy mode)
+  topic    write the same in the topic
+  channel  make it an administrator, and post something
+  person   open https://t.me/{name} and press Start"""
+
+
+class Unusable(RelayError):
+    """Telegram could not be asked; the words say why and what to do."""
+
+
+@attrs.frozen
+class Bot:
+    """Telegram, asked by a person who waits."""
+
+    telegram: Telegram
+
+    async def ask(self, method: str, **payload: Any) -> Answer:
+        """Telegram's answer, whatever it is. Raises Unusable where none came."""
+        answer = await self.telegram.call(method, payload, timeout=PATIENCE)
+        if isinstance(answer, Answer) and answer.body is not None:
+            return answer
+        why = f"HTTP {answer.status} without JSON" if isinstance(answer, Answer) else answer.reason
+        raise Unusable(f"Telegram does not answer ({why})")
+
+    async def result(self, method: str, **payload: Any) -> dict[str, Any] | None:
+        """What was asked for, or None where Telegram refuses."""
+        result = (await self.ask(method, **payload)).body or {}
+        found = result.get("result")
+        return found if result.get("ok") is True and isinstance(found, dict) else None
+
+
+@contextlib.asynccontextmanager
+async def open_bot(settings: Settings) -> AsyncIterator[Bot]:
+    async with open_session() as session:
+        token = settings.telegram_bot_token.reveal()
+        yield Bot(Telegram(session, api_url=settings.telegram_api_url, token=token))
+
+
+def said(answer: Answer) -> str:
+    words = str((answer.body or {}).get("description", f"HTTP {answer.status}"))
+    return printable(words.removeprefix("Bad Request: ").removeprefix("Forbidden: "))
+
+
+def printable(text: str) -> str:
+    """Names of chats come from outside: they must not steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)[:200]
+
+
+def title(chat: Mapping[str, Any]) -> str:
+    return printable(str(chat.get("title") or chat.get("first_name") or chat.get("username") or chat.get("id")))
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """Where an alert could go."""
+
+    chat_id: int
+    title: str
+    kind: str  # Telegram's word: private, group, supergroup, channel
+    thread_id: int | None = None
+    topic: str = ""
+
+
+async def find(bot: Bot, *, confirm: Callable[[str], bool]) -> list[Place]:
+    """The chats and topics in what Telegram keeps for the bot. Confirms nothing, so that its reader misses nothing.
+
+    Raises Unusable, with what to do, where there is nothing to see.
+    """
+    me = await bot.result("getMe")
+    if me is None:
+        raise Unusable("Telegram refuses the token: copy it whole from @BotFather (/mybots).")
+    name = printable(str(me.get("username")))
+    hook = await bot.result("getWebhookInfo") or {}
+    if hook.get("url"):
+        raise Unusable(
+            f"Another program has a webhook on @{name}, and sees alone what is written to it.\n"
+            "Make a bot of its own for alerts: /newbot at @BotFather."
+        )
+    if not hook.get("pending_update_count") and not confirm(QUESTION):
+        raise Unusable(NOTHING.format(name=name))
+    places = gather(await updates(bot))
+    if not places:
+        raise Unusable(NOTHING.format(name=name))
+    return places
+
+
+async def updates(bot: Bot) -> list[Any]:
+    """What waits for the bot. Without an offset nothing is confirmed, without allowed_updates nothing is changed."""
+    for limit in PAGES:
+        try:
+            answer = await bot.ask("getUpdates", limit=limit)
+        except Unusable:
+            continue
+        if answer.status == 409:
+            raise Unusable("Another program polls this bot: stop it for a moment, or make a bot of its own for alerts.")
+        result = (answer.body or {}).get("result")
+        if isinstance(result, list):
+            return result
+    raise Unusable("Telegram does not say what the bot has seen. Try again in a minute.")
+
+
+def gather(found: Iterable[Any]) -> list[Place]:
+    """Every chat and topic that is named anywhere in the updates."""
+    places: dict[tuple[int, int | None], Place] = {}
+    for update in found:
+        for part in update.values() if isinstance(update, dict) else ():
+            if isinstance(part, dict) and isinstance(part.get("chat"), dict):
+                for place in within(part):
+                    key = (place.chat_id, place.thread_id)
+                    if key not in places or place.topic:
+                        places[key] = place
+    return sorted(places.values(), key=lambda place: (place.chat_id, place.thread_id or 0))
+
+
+def within(part: Mapping[str, Any]) -> list[Place]:
+    """The chat of a message or of a change of membership, and the topic of a message."""
+    chat = part["chat"]
+    if not isinstance(chat.get("id"), int):
+        return []
+    place = Place(chat_id=chat["id"], title=title(chat), kind=printable(str(chat.get("type"))))
+    thread = part.get("message_thread_id")
+    if not part.get("is_topic_message") or not isinstance(thread, int):
+        return [place]
+    made = part.get("forum_topic_created") or (part.get("reply_to_message") or {}).get("forum_topic_created") or {}
+    return [place, attrs.evolve(place, thread_id=thread, topic=printable(str(made.get("name") or "")))]
+
+
+def report(places: Iterable[Place]) -> str:
+    """Ready to paste into an environment file."""
+    blocks = []
+    for place in places:
+        topic = "" if place.thread_id is None else f", topic {place.topic or place.thread_id}"
+        lines = [f"# {place.title} ({place.kind}){topic}", f"TELEGRAM_CHAT_ID={place.chat_id}"]
+        if place.thread_id is not None:
+            lines.append(f"TELEGRAM_THREAD_ID={place.thread_id}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def to_json(places: Iterable[Place]) -> str:
+    """The same for programs."""
+    return json.dumps([attrs.asdict(place) for place in places], ensure_ascii=False, indent=2)
+
+
+def run_chats(environ: Mapping[str, str], *, directory: Path, yes: bool, as_json: bool) -> int:
+    """`chatwoot-relay chats`; its exit code."""
+    settings = load(environ, directory=directory, only={"telegram_bot_token", "telegram_api_url"})
+
+    async def look() -> list[Place]:
+        async with open_bot(settings) as bot:
+            return await find(bot, confirm=lambda question: yes or agreed(question))
+
+    places = asyncio.run(look())
+    click.echo(to_json(places) if as_json else report(places))
+    return 0
+
+
+def agreed(question: str) -> bool:
+    """Ask who typed the command. Where nobody can answer, it is no."""
+    try:
+        return click.confirm(question, default=False, err=True)
+    except click.Abort:
+        return False
