@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyTelegram
+from hypothesis import settings
 from relay_process import House, RelayProcess, house
 
 TOKEN = "relay-token-of-the-tests"
 SECRET = "webhook-secret-of-the-tests"
+
+settings.register_profile("ours", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("ours")
 
 
 @pytest.fixture
