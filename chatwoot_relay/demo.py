@@ -23,13 +23,14 @@ import attrs
 from aiohttp import ClientSession, web
 
 from . import server
+from .clock import Clock
 from .faketelegram import TOKEN, FakeTelegram, Message
 from .settings import Settings, is_loopback, load
 from .telemetry import set_up_logs
 
 PASSED = ("RELAY_HOST", "RELAY_PORT")
 SHOWN = 100  # messages on the page
-FIELDS = ("message_id", "text", "silent", "reply_to", "at", "edited")
+FIELDS = ("message_id", "text", "silent", "reply_to", "at")
 PULSE = 15.0  # seconds between signs of life to a page that has nothing new to see
 ACCOUNT = {"id": 1, "name": "Acme Support"}
 
@@ -103,7 +104,7 @@ Ctrl+C ends it."""
 
 async def _tell(base: str) -> None:
     async with ClientSession() as session:
-        for route, body in story(time.time()):
+        for route, body in story(Clock().wall()):
             async with session.post(f"{base}/api/v1/chatwoot/{route}", json=body) as answer:
                 answer.raise_for_status()
 

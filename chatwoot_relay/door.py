@@ -69,6 +69,7 @@ class Door:
         self._in_flight = 0
         self._clients: OrderedDict[str, Window] = OrderedDict()
         self._skewed_at = float("-inf")
+        self.body_timeout = BODY_TIMEOUT
         self.refusals: dict[str, int] = {}  # signatures refused, by what was wrong with them
 
     @property
@@ -107,7 +108,7 @@ class Door:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(BODY_TIMEOUT):
+            async with asyncio.timeout(self.body_timeout):
                 while chunk := await request.content.readany():
                     size += len(chunk)
                     self._in_flight += len(chunk)
@@ -117,9 +118,11 @@ class Door:
                         raise OutboxUnavailable("too many large bodies at once")
                     chunks.append(chunk)
         except TimeoutError:
-            raise Refused(408, f"The body did not arrive within {BODY_TIMEOUT:.0f} s.", close=True) from None
+            raise Refused(408, f"The body did not arrive within {self.body_timeout:g} s.", close=True) from None
         except web.RequestPayloadError:
             raise Refused(400, "The body is not valid HTTP.", close=True) from None
+        except ConnectionError:
+            raise Refused(400, "The client went away in the middle of the body.", close=True) from None
         finally:
             self._in_flight -= size
         return b"".join(chunks)

@@ -59,7 +59,7 @@ class Bucket:
         self._full_at = max(at, self._full_at) + self._interval
 
     def earliest(self, now: float, after: int = 0) -> float:
-        return max(now, self._full_at + (after + 1 - self._burst) * self._interval)
+        return max(now, max(now, self._full_at) + (after + 1 - self._burst) * self._interval)
 
 
 class Pace:

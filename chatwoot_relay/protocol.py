@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,8 @@ _FULL = (
     b'"success":false,"message":"too many connections"}'
 )
 FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 3\r\n"
-    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 3\r\n"
+    "X-Request-ID: {id}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
 )
 Problem = Callable[[int, str], web.Response]
 
@@ -98,7 +99,8 @@ class Server(web.Server):
                     connection.force_close()
                     break
             else:
-                transport.write(FULL)
+                head = FULL.format(id=secrets.token_hex(8), length=len(_FULL))
+                transport.write(head.encode("ascii") + _FULL)
                 handler.force_close()
 
 
@@ -115,6 +117,7 @@ class Runner(web.AppRunner):
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
+        self._problem = problem
         self._options: dict[str, Any] = {
             "problem": problem,
             "head_timeout": head_timeout,
@@ -128,7 +131,7 @@ class Runner(web.AppRunner):
         await self._app.startup()
         self._app.freeze()
         return Server(
-            self._app._handle,
+            self._handle,
             request_factory=self._app._make_request,
             access_log=None,
             **self._options,
@@ -136,3 +139,10 @@ class Runner(web.AppRunner):
             max_line_size=8190,
             max_field_size=8190,
         )
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        """What fails before any middleware is reached, an expectation that we cannot meet, is a problem too."""
+        try:
+            return await self._app._handle(request)
+        except web.HTTPException as error:
+            return self._problem(error.status, f"{error.reason}.")
