@@ -10,6 +10,7 @@ import itertools
 import re
 import sys
 from collections import Counter
+from typing import ClassVar
 
 HELD = b"666"
 MARKER = re.compile(rb"mark-[0-9]+")
@@ -19,7 +20,7 @@ numbers = itertools.count(1)
 class Bot(asyncio.Protocol):
     """One connection. Knows as much HTTP as aiohttp and httpx speak."""
 
-    told: Counter[bytes] = Counter()
+    told: ClassVar[Counter[bytes]] = Counter()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -39,7 +40,9 @@ class Bot(asyncio.Protocol):
         status, result = b"200 OK", b'{"ok":true,"result":{"message_id":%d}}' % next(numbers)
         if re.search(rb'"chat_id": ?"?%s\b' % HELD, body):
             status = b"429 Too Many Requests"
-            result = b'{"ok":false,"error_code":429,"description":"Too Many Requests","parameters":{"retry_after":86400}}'
+            result = (
+                b'{"ok":false,"error_code":429,"description":"Too Many Requests","parameters":{"retry_after":86400}}'
+            )
         else:
             self.told.update(set(MARKER.findall(body)))
         head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
