@@ -29,6 +29,7 @@ from .signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Verd
 MAX_ALERT = 1024 * 1024
 MAX_BODY = 10 * 1024 * 1024
 MAX_IN_FLIGHT = 32 * 1024 * 1024
+SMALL_BODY = 64 * 1024  # is read however much is in flight, so that a few large ones shut nobody out
 MAX_VALUES = 600_000  # members and elements in one body; more would cost more memory than a body is worth
 BODY_TIMEOUT = 15.0
 MAX_CLIENTS = 10_000
@@ -111,7 +112,7 @@ class Door:
                     self._in_flight += len(chunk)
                     if size > MAX_BODY:
                         raise too_large
-                    if self._in_flight > MAX_IN_FLIGHT:
+                    if self._in_flight > MAX_IN_FLIGHT and size > SMALL_BODY:
                         raise OutboxUnavailable("too many large bodies at once")
                     chunks.append(chunk)
         except TimeoutError:

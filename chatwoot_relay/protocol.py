@@ -56,6 +56,11 @@ class Connection(RequestHandler):
         """Whether it waits for a request's head."""
         return self._current_request is None and not self._messages and not self._request_in_progress
 
+    @property
+    def receiving(self) -> bool:
+        """Whether it waits for the rest of a request's body."""
+        return self._current_request is not None and not self._current_request.content.is_eof()
+
     def _expect_head(self) -> None:
         self._head_timer = self._loop.call_later(self._head_timeout, self._head_is_late)
 
@@ -82,7 +87,7 @@ class Connection(RequestHandler):
 
 
 class Server(web.Server):
-    """Makes connections, and closes the oldest idle one when there are too many."""
+    """Makes connections, and closes the oldest that is idle, or else slow with its body, when there are too many."""
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
@@ -90,14 +95,12 @@ class Server(web.Server):
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self._connections) > MAX_CONNECTIONS:
-            for connection in self._connections:  # in the order of their arrival
-                if isinstance(connection, Connection) and connection.idle and connection is not handler:
-                    connection.force_close()
-                    break
-            else:
+            others = [c for c in self._connections if isinstance(c, Connection) and c is not handler]  # oldest first
+            spare = next((c for c in others if c.idle), None) or next((c for c in others if c.receiving), None)
+            if spare is None:
                 head = FULL.format(id=secrets.token_hex(8), length=len(_FULL))
                 transport.write(head.encode("ascii") + _FULL)
-                handler.force_close()
+            (spare or handler).force_close()
 
 
 class Runner(web.AppRunner):
