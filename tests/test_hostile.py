@@ -429,3 +429,32 @@ async def test_idle_connections_beyond_the_limit_make_room(relay: RelayProcess) 
             readers.append(reader)
         assert await readers[0].read() == b""
         assert (await relay.alert()).status == 200
+
+
+async def test_clients_that_are_slow_with_their_bodies_make_room(relay: RelayProcess) -> None:
+    """A crowd of them would shut everybody out for as long as a body may take."""
+    half = post(json.dumps(alert()).encode())[:-5]
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(300):
+            _, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+            stack.callback(writer.close)
+            writer.write(half)
+        for _ in range(5):
+            answered = await relay.send(post(json.dumps(alert()).encode(), CLOSE))
+            assert statuses(answered) == [200]
+
+
+async def test_a_few_large_bodies_that_never_end_shut_nobody_out(relay: RelayProcess) -> None:
+    """What may be in flight at once is bounded for the large alone."""
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n" % WEBHOOK.encode()
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+            stack.callback(writer.close)
+            with contextlib.suppress(ConnectionError):
+                for piece in (head, *[b" " * 900_000] * 10):
+                    writer.write(piece)
+                    await writer.drain()
+        async with asyncio.timeout(15):
+            assert b" 429 " in await reader.readline(), "36 MB are more than are read at once"
+        assert (await relay.alert()).status == 200
