@@ -12,6 +12,7 @@ from aiohttp.web_protocol import RequestHandler
 
 HEAD_TIMEOUT = 10.0  # seconds for a request's head, from the connection or the first byte after a pause
 KEEPALIVE = 75.0
+LINGER = 5.0  # seconds in which the rest of a refused body is thrown away, so that its sender can read why
 MAX_CONNECTIONS = 200
 
 _FULL = (
@@ -106,10 +107,18 @@ class Server(web.Server):
 class Runner(web.AppRunner):
     """An application on our server."""
 
-    def __init__(self, app: web.Application, *, problem: Problem, head_timeout: float = HEAD_TIMEOUT) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        problem: Problem,
+        head_timeout: float = HEAD_TIMEOUT,
+        linger: float = LINGER,
+    ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
         self._problem = problem
         self._head_timeout = head_timeout
+        self._linger = linger
 
     async def _make_server(self) -> web.Server:
         self._app._set_loop(asyncio.get_running_loop())
@@ -123,6 +132,7 @@ class Runner(web.AppRunner):
             head_timeout=self._head_timeout,
             access_log=None,
             keepalive_timeout=KEEPALIVE,
+            lingering_time=self._linger,
             auto_decompress=False,  # bodies are refused encoded, and never unpacked
             max_line_size=8190,
             max_field_size=8190,
