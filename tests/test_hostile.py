@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from relay_process import ALERTS, HEALTH, JSON, RELAY_TOKEN, TEST, WEBHOOK, RelayProcess, alert, new_id
+from relay_process import ALERTS, HEALTH, JSON, RELAY_TOKEN, TEST, WEBHOOK, House, RelayProcess, alert, new_id
 
 HEADER = f"Authorization: Bearer {RELAY_TOKEN}\r\nContent-Type: application/json\r\n".encode()
 SAMPLES = sorted(Path(__file__).parent.glob("samples/**/*.json"))
@@ -264,6 +264,15 @@ async def test_a_body_of_a_million_small_values_costs_no_memory(relay: RelayProc
         assert (await relay.post(WEBHOOK, body)).status in (200, 400)
 
 
+async def test_many_large_bodies_at_once_are_parsed_one_at_a_time(relay: RelayProcess) -> None:
+    """A dozen senders of the worst that is allowed: some are asked to come again, none makes memory grow."""
+    worst = b'{"event":"worst","a":[' + b"{}," * 290_000 + b"{}]}"
+    worst = worst.ljust(9_000_000)
+    answers = await asyncio.gather(*[relay.post(WEBHOOK, worst) for _ in range(12)])
+    assert {answered.status for answered in answers} <= {200, 429}
+    assert 200 in {answered.status for answered in answers}
+
+
 # --- HTTP itself ---
 
 
@@ -409,14 +418,15 @@ async def test_a_header_twice_is_no_way_in(relay: RelayProcess, name: bytes) -> 
     assert statuses(await relay.send(bare)) in ([401], [400], [415])
 
 
-async def test_a_client_that_goes_away_leaves_nothing_behind(relay: RelayProcess) -> None:
-    """In the middle of a head, of a body, and before its answer."""
-    whole = post(json.dumps(alert()).encode())
+async def test_a_client_that_goes_away_leaves_nothing_behind(relay: RelayProcess, town: House) -> None:
+    """In the middle of a head, of a body, and before its answer: what came whole is told all the same."""
+    whole = post(json.dumps(alert(conversation_id=(number := new_id()))).encode())
     for cut in (1, 20, len(whole) - 5, len(whole)):
         _, writer = await asyncio.open_connection("127.0.0.1", relay.port)
         writer.write(whole[:cut])
         await writer.drain()
         writer.transport.abort()
+    await town.telegram.until(lambda: len(town.told(number)) == 1)
 
 
 async def test_idle_connections_beyond_the_limit_make_room(relay: RelayProcess) -> None:
