@@ -29,6 +29,7 @@ DEAD_KEPT = 90 * 86400.0
 MEMORY_KEPT = 90 * 86400.0
 MAX_MEMORIES = 200_000
 HISTORY_KEPT = 20
+SPARE_PAGES = 1024  # of 4 KiB, kept for the next rows
 STEP = 200  # rows that housekeeping takes at a time, so that nobody waits for it
 
 SCHEMA = """
@@ -304,17 +305,21 @@ class Store:
                 self._held(destination),
             ),
         ).lastrowid
-        db.execute(
-            "INSERT INTO lanes (destination, conversation, rank, head) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank), head = min(head, excluded.head)",
-            (destination, conversation, int(rank), seq),
-        )
+        self._join(destination, conversation, int(rank), seq)
         ahead = db.execute(
             "SELECT count(*) FROM (SELECT 1 FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 AND rank <= ?"
             " AND conversation <> ? LIMIT 20)",
             (destination, int(rank), conversation),
         ).fetchone()[0]
         return Accepted(id=id, ahead=ahead)
+
+    def _join(self, destination: str, conversation: str, rank: int, seq: int | None) -> None:
+        """One more in a lane, which stays as busy and as late as it is."""
+        self.db.execute(
+            "INSERT INTO lanes (destination, conversation, rank, head) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank), head = min(head, excluded.head)",
+            (destination, conversation, rank, seq),
+        )
 
     def enqueue_once(
         self, content: Content, *, key: str, digest: str, id: str, now: float, **where: Any
@@ -508,9 +513,13 @@ class Store:
 
     def withdraw(self, seq: int) -> None:
         """Forget a delivery: a test that was not told in time is not told later."""
-        row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
+        row = self.db.execute(
+            "SELECT d.destination, d.conversation FROM deliveries d LEFT JOIN lanes USING (destination, conversation)"
+            " WHERE seq = ? AND (state = 'sending' OR busy = 0)",
+            (seq,),
+        ).fetchone()
         self.db.execute("DELETE FROM deliveries WHERE seq = ?", (seq,))
-        if row is not None:
+        if row is not None:  # else another of the lane is being sent, whose settling refreshes it
             self._refresh(row[0], row[1], 0.0)
 
     def withdraw_test(self, id: str) -> None:
@@ -531,16 +540,19 @@ class Store:
         chat_id: str | None = None,
         message_id: int | None = None,
     ) -> None:
-        row = self.db.execute("SELECT history FROM deliveries WHERE seq = ?", (seq,)).fetchone()
-        if row is None:
-            return
-        history = [*json.loads(row[0]), [round(self.wall(), 3), outcome, reason]][-HISTORY_KEPT:]
+        self._note(seq, outcome, reason)
         self.db.execute(
-            "UPDATE deliveries SET state = ?, settled = ?, reason = ?, chat_id = ?, message_id = ?, history = ?"
-            " WHERE seq = ?",
-            (state, None if state == "pending" else now, reason, chat_id, message_id, json.dumps(history), seq),
+            "UPDATE deliveries SET state = ?, settled = ?, chat_id = ?, message_id = ? WHERE seq = ?",
+            (state, None if state == "pending" else now, chat_id, message_id, seq),
         )
         self._lane(seq, due)
+
+    def _note(self, seq: int, outcome: str, reason: str | None) -> None:
+        for (history,) in self.db.execute("SELECT history FROM deliveries WHERE seq = ?", (seq,)).fetchall():
+            kept = [*json.loads(history), [round(self.wall(), 3), outcome, reason]][-HISTORY_KEPT:]
+            self.db.execute(
+                "UPDATE deliveries SET reason = ?, history = ? WHERE seq = ?", (reason, json.dumps(kept), seq)
+            )
 
     def _lane(self, seq: int, due: float) -> None:
         row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
@@ -653,22 +665,24 @@ class Store:
 
     def redrive(self, ids: Iterable[str] | None, *, now: float) -> list[str]:
         """Dead letters are owed again, all of them where *ids* is None. Returns those that were dead."""
-        if ids is None:
-            dead = self.db.execute("SELECT seq, id FROM deliveries WHERE state = 'dead' ORDER BY seq").fetchall()
-        else:
-            dead = [
-                row
-                for id in ids
-                for row in self.db.execute("SELECT seq, id FROM deliveries WHERE id = ? AND state = 'dead'", (id,))
-            ]
-        for seq, _ in dead:
+        dead = [
+            row
+            for id in ([None] if ids is None else ids)
+            for row in self.db.execute(
+                "SELECT seq, id, destination, conversation, rank FROM deliveries WHERE state = 'dead'"  # noqa: S608
+                + (" ORDER BY seq" if id is None else " AND id = ?"),
+                () if id is None else (id,),
+            ).fetchall()
+        ]
+        for seq, _, destination, conversation, rank in dead:
+            self._note(seq, "redriven", None)
             self.db.execute(
-                "UPDATE deliveries SET ambiguous = 0, since = ?, held = (SELECT coalesce(max(seconds), 0) FROM held"
-                " WHERE held.destination = deliveries.destination) WHERE seq = ?",
-                (now, seq),
+                "UPDATE deliveries SET state = 'pending', settled = NULL, ambiguous = 0, since = ?, held = ?"
+                " WHERE seq = ?",
+                (now, self._held(destination), seq),
             )
-            self._settle(seq, "pending", now, "redriven", None)
-        return [id for _, id in dead]
+            self._join(destination, conversation, rank, seq)
+        return [row[1] for row in dead]
 
     def expire(self, *, now: float, retention: float) -> int:
         """One small step of forgetting what need not be kept. Returns how many rows went; 0 when there is no more."""
@@ -689,7 +703,9 @@ class Store:
             " ORDER BY touched LIMIT ?)",
             (now - MEMORY_KEPT, over, STEP if over <= 0 else min(STEP, over)),
         ).rowcount
-        self.db.execute(f"PRAGMA incremental_vacuum({STEP})").fetchall()  # a burst's room goes back to the disk
+        spare = self.db.execute("PRAGMA freelist_count").fetchone()[0] - SPARE_PAGES
+        for _ in range(min(spare, STEP)):  # a burst's room goes back to the disk; sqlite3 steps one page at a time
+            self.db.execute("PRAGMA incremental_vacuum(1)")
         return gone
 
     def announce_deaths(self, *, id: str, destination: str, now: float) -> bool:

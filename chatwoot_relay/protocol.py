@@ -90,12 +90,16 @@ class Connection(RequestHandler):
 class Server(web.Server):
     """Makes connections, and closes the oldest that is idle, or else slow with its body, when there are too many."""
 
+    def __init__(self, handler: Any, *, max_connections: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._max_connections = max_connections
+
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self._connections) > MAX_CONNECTIONS:
+        if len(self._connections) > self._max_connections:
             others = [c for c in self._connections if isinstance(c, Connection) and c is not handler]  # oldest first
             spare = next((c for c in others if c.idle), None) or next((c for c in others if c.receiving), None)
             if spare is None:
@@ -113,12 +117,19 @@ class Runner(web.AppRunner):
         *,
         problem: Problem,
         head_timeout: float = HEAD_TIMEOUT,
+        keepalive: float = KEEPALIVE,
         linger: float = LINGER,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
         self._problem = problem
-        self._head_timeout = head_timeout
-        self._linger = linger
+        self._options: dict[str, Any] = {
+            "problem": problem,
+            "head_timeout": head_timeout,
+            "keepalive_timeout": keepalive,
+            "lingering_time": linger,
+            "max_connections": max_connections,
+        }
 
     async def _make_server(self) -> web.Server:
         self._app._set_loop(asyncio.get_running_loop())
@@ -126,13 +137,10 @@ class Runner(web.AppRunner):
         await self._app.startup()
         self._app.freeze()
         return Server(
-            self._handle,  # type: ignore[arg-type] # as aiohttp itself has it
+            self._handle,
             request_factory=self._app._make_request,
-            problem=self._problem,
-            head_timeout=self._head_timeout,
             access_log=None,
-            keepalive_timeout=KEEPALIVE,
-            lingering_time=self._linger,
+            **self._options,
             auto_decompress=False,  # bodies are refused encoded, and never unpacked
             max_line_size=8190,
             max_field_size=8190,

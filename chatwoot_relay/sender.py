@@ -467,7 +467,7 @@ class Sender:
         self._finish(id, Dead(reason))
 
     async def _mark(self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None) -> Any:
-        """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not there at first."""
+        """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not at the first."""
         while True:
             try:
                 return await self._outbox.do(mark)
