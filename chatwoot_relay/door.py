@@ -122,7 +122,7 @@ class Door:
             raise Refused(408, f"The body did not arrive within {self.body_timeout:g} s.", close=True) from None
         except web.RequestPayloadError:
             raise Refused(400, "The body is not valid HTTP.", close=True) from None
-        except ConnectionError:
+        except (ConnectionError, RuntimeError):  # aiohttp's words for: lost while we wait, lost before we read
             raise Refused(400, "The client went away in the middle of the body.", close=True) from None
         finally:
             self._in_flight -= size

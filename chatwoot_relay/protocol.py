@@ -99,8 +99,12 @@ class Server(web.Server):
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self._connections) > self._max_connections:
-            others = [c for c in self._connections if isinstance(c, Connection) and c is not handler]  # oldest first
+        if len(self._connections) <= self._max_connections:
+            return
+        others = [  # oldest first, and none that was closed in this very turn of the loop
+            c for c in self._connections if isinstance(c, Connection) and c.transport is not None and c is not handler
+        ]
+        if len(others) >= self._max_connections:
             spare = next((c for c in others if c.idle), None) or next((c for c in others if c.receiving), None)
             if spare is None:
                 head = FULL.format(id=secrets.token_hex(8), length=len(_FULL))
