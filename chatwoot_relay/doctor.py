@@ -13,7 +13,6 @@ import sqlite3
 import struct
 import sys
 import textwrap
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -26,6 +25,7 @@ import click
 
 from . import settings as configuration
 from .chats import Bot, Unusable, open_bot, printable, said, title
+from .clock import Clock
 from .control import ask
 from .errors import ConfigurationError, RelayError
 from .outbox import APPLICATION_ID, SCHEMA_VERSION
@@ -366,7 +366,7 @@ def is_well(findings: Iterable[Finding]) -> bool:
 
 def run_doctor(environ: Mapping[str, str], *, directory: Path, send: bool, as_json: bool) -> int:
     """`chatwoot-relay doctor`; its exit code."""
-    findings = asyncio.run(examine(environ, directory=directory, send=send, now=time.time()))
+    findings = asyncio.run(examine(environ, directory=directory, send=send, now=Clock().wall()))
     if as_json:
         click.echo(to_json(findings))
     else:

@@ -12,6 +12,7 @@ import aioresponses.core
 import pytest
 from aiohttp import ClientResponse
 from faults import FaultyTelegram
+from hypothesis import settings
 from relay_process import RELAY_TOKEN, WEBHOOK_SECRET, House, RelayProcess, house
 
 if "stream_writer" in inspect.signature(ClientResponse).parameters:
@@ -24,6 +25,9 @@ if "stream_writer" in inspect.signature(ClientResponse).parameters:
             super().__init__(*args, **kwargs)
 
     aioresponses.core.ClientResponse = _Response  # type: ignore[misc]
+
+settings.register_profile("ours", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("ours")
 
 
 @pytest.fixture
