@@ -136,6 +136,16 @@ async def test_a_dead_thread_leaves_nobody_waiting(tmp_path: Path) -> None:
     await outbox.close()
 
 
+async def test_a_claim_that_fails_is_a_bug_that_ends_it(tmp_path: Path) -> None:
+    """Tried again with every batch, it would hold up everyone for ever."""
+    outbox = Outbox(tmp_path / "outbox.db", clock=FakeClock())
+    outbox.open()
+    outbox.park(outbox.stand(), lambda store: {}["a bug"])
+    with pytest.raises(KeyError, match="a bug"):
+        await outbox.dead
+    await outbox.close()
+
+
 async def test_what_waits_to_claim_is_served_with_the_commit_that_accepts(tmp_path: Path) -> None:
     """One sync from accepting to sending, not two; taken back, it claims nothing."""
     async with opened(tmp_path) as outbox:
