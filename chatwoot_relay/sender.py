@@ -588,8 +588,9 @@ class Sender:
 
     # --- small things ---
 
-    def _nudge(self, _: object) -> None:
-        self._changed.set()
+    def _nudge(self, done: asyncio.Future[Any]) -> None:
+        if not done.cancelled():  # a turn cancels its timer: were that a reason for a turn, there would be no end
+            self._changed.set()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
