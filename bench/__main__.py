@@ -76,7 +76,9 @@ class Table:
 
     def show(self) -> None:
         widths = [max(len(row[i]) for row in self.rows) for i in range(4)]
-        print("\n" + "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in self.rows))
+        print(
+            "\n" + "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in self.rows)
+        )
 
 
 def speed(table: Table, size: Size) -> None:
@@ -140,7 +142,9 @@ def speed(table: Table, size: Size) -> None:
 
         typical = inside.event_work(turns=200)
         table.add("verify, read, decide, render an event (µs)", f"{typical:.0f}", f"bare aiohttp: {bare_us:.0f}")
-        table.add("  share of aiohttp's own", f"{typical / bare_us:.2f}", "", verdict(typical / bare_us, 1.0, least=False))
+        table.add(
+            "  share of aiohttp's own", f"{typical / bare_us:.2f}", "", verdict(typical / bare_us, 1.0, least=False)
+        )
         table.add("parse, check, render an alert (µs)", f"{inside.alert_work(turns=200):.0f}")
         worst, usually = asyncio.run(inside.stall(full.port, bodies=5 * size.rounds))
         size_mb = len(inside.large_event()) / 1e6

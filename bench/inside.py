@@ -33,9 +33,7 @@ def an_alert(number: int) -> Alert:
 
 
 def _put(store: Store, number: int) -> None:
-    store.enqueue(
-        an_alert(1), id=secrets.token_hex(8), destination="team", conversation=str(number), now=float(number)
-    )
+    store.enqueue(an_alert(1), id=secrets.token_hex(8), destination="team", conversation=str(number), now=float(number))
 
 
 def _commit(store: Store, work: Callable[[], Any]) -> float:

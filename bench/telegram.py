@@ -39,7 +39,9 @@ class Bot(asyncio.Protocol):
         status, result = b"200 OK", b'{"ok":true,"result":{"message_id":%d}}' % next(numbers)
         if re.search(rb'"chat_id": ?"?%s\b' % HELD, body):
             status = b"429 Too Many Requests"
-            result = b'{"ok":false,"error_code":429,"description":"Too Many Requests","parameters":{"retry_after":86400}}'
+            result = (
+                b'{"ok":false,"error_code":429,"description":"Too Many Requests","parameters":{"retry_after":86400}}'
+            )
         else:
             self.told.update(set(MARKER.findall(body)))
         head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
