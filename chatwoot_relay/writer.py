@@ -29,6 +29,7 @@ FREE_DISK = 64 * 1024 * 1024
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
+_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 Claims = tuple[list[Delivery], list[Died]]
 
 
@@ -51,6 +52,10 @@ class Place:
 class _Park:
     standing: Place
     run: Callable[[Store], Claims] | None
+
+
+class _HalfDone(Exception):
+    """An item failed after it had changed something."""
 
 
 class Lock:
@@ -234,27 +239,26 @@ class Outbox:
                 entry = self._queue.get_nowait()
             except queue.Empty:
                 break
-        outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        outcomes: list[_Outcome] = []
         claims: Claims | None = None
         try:
             db = self._store.db
             changes = db.total_changes
             self._store.full = self._disk_is_low()
-            db.execute("BEGIN IMMEDIATE")
-            outcomes.extend((item.future, *self._one(item.run)) for item in items)
-            if self._standing is not None and self._standing.run is not None:
-                claims, error = self._one(self._standing.run)
-                if error is not None:
-                    raise error
-            if db.total_changes != changes:
-                self._store.remember("alive_wall", self.clock.wall())
-                self._store.remember("alive_at", self.now())
-            tally, oldest = self._store.tally(), self._store.oldest_waiting()
-            db.execute("COMMIT")
+            claim = None if self._standing is None else self._standing.run
+            if items or (claim is not None and self._store.ready(now=self.now())):
+                db.execute("BEGIN IMMEDIATE")
+                outcomes = self._all(items)
+                if claim is not None and self._store.ready(now=self.now()):
+                    claims = claim(self._store)
+                if db.total_changes != changes:
+                    self._store.live(wall=self.clock.wall(), at=self.now())
+                tally, oldest = self._store.tally(), self._store.oldest_waiting()
+                db.execute("COMMIT")
+                self.tally, self.oldest = tally, oldest
             if db.total_changes != changes and self.fault is not None:
                 log.info("outbox.recovered", after=self.fault)
                 self.fault = None
-            self.tally, self.oldest = tally, oldest
         except sqlite3.Error as error:
             self._give_up(error)
             unavailable = OutboxUnavailable(f"the outbox cannot be written: {error}")
@@ -268,19 +272,33 @@ class Outbox:
             self._loop.call_soon_threadsafe(_resolve, outcomes)
         return going
 
-    def _one(self, run: Callable[[Store], T]) -> tuple[T | None, BaseException | None]:
-        """One item under a savepoint: what is wrong with it harms no other."""
+    def _all(self, items: list[_Item[Any]]) -> list[_Outcome]:
+        """The work of every item. What is wrong with one harms no other: if it failed half-way, all is done again."""
+        try:
+            return [(item.future, *self._one(item.run)) for item in items]
+        except _HalfDone:
+            self._store.db.execute("ROLLBACK")
+            self._store.db.execute("BEGIN IMMEDIATE")
+            return [(item.future, *self._one(item.run, savepoint=True)) for item in items]
+
+    def _one(self, run: Callable[[Store], T], *, savepoint: bool = False) -> tuple[T | None, BaseException | None]:
         db = self._store.db
-        db.execute("SAVEPOINT item")
+        changes = db.total_changes
+        if savepoint:
+            db.execute("SAVEPOINT item")
         try:
             result = run(self._store)
         except Exception as error:
             if isinstance(error, sqlite3.OperationalError) or _is_damage(error) or not db.in_transaction:
                 raise
-            db.execute("ROLLBACK TO item")
-            db.execute("RELEASE item")
+            if savepoint:
+                db.execute("ROLLBACK TO item")
+                db.execute("RELEASE item")
+            elif db.total_changes != changes:
+                raise _HalfDone from error
             return None, error
-        db.execute("RELEASE item")
+        if savepoint:
+            db.execute("RELEASE item")
         return result, None
 
     def _give_up(self, error: sqlite3.Error) -> None:
@@ -306,7 +324,7 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
-def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+def _resolve(outcomes: list[_Outcome]) -> None:
     for future, result, error in outcomes:
         if future.done():
             continue
