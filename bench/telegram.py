@@ -10,6 +10,7 @@ import itertools
 import re
 import sys
 from collections import Counter
+from typing import ClassVar
 
 HELD = b"666"
 MARKER = re.compile(rb"mark-[0-9]+")
@@ -19,7 +20,7 @@ numbers = itertools.count(1)
 class Bot(asyncio.Protocol):
     """One connection. Knows as much HTTP as aiohttp and httpx speak."""
 
-    told: Counter[bytes] = Counter()
+    told: ClassVar[Counter[bytes]] = Counter()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

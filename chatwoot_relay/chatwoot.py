@@ -18,7 +18,7 @@ import cattrs.gen
 import msgspec
 
 from .events import Attachment, Change, Event, Message, Person, Role
-from .markup import clean
+from .markup import short
 from .models import MAX_ID
 
 MAX_TEXT = 2000  # code points of a message that are kept; fewer are shown
@@ -152,7 +152,7 @@ def _text(value: object, limit: int) -> str:
     if not isinstance(value, str):
         return ""
     if len(value) > limit:
-        value = clean(value[: 64 * limit], limit=limit)[:limit]
+        value = short(value[: 64 * limit], limit)[:limit]
     return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,7 +15,6 @@ import aiohttp
 from aiohttp import web
 
 from .errors import RelayError
-from .outbox import Store
 from .writer import Outbox
 
 Verb = Callable[[Outbox, dict[str, Any]], Awaitable[Any]]
@@ -38,16 +38,22 @@ async def _tally(outbox: Outbox, _: dict[str, Any]) -> Any:
 
 
 async def _backup(outbox: Outbox, args: dict[str, Any]) -> Any:
-    """A consistent copy at args["path"], made by the one connection: a second writer may harm an older SQLite's WAL."""
+    """A consistent copy at args["path"]. It only reads: a second writer may harm an older SQLite's WAL.
 
-    def copy(store: Store) -> int:
+    The outbox's own connection could not: it is always in a transaction, which a copy would wait for without end.
+    """
+
+    def copy() -> int:
         target = Path(args["path"])
         os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
-        with contextlib.closing(sqlite3.connect(target)) as db:
-            store.db.backup(db)
+        with (
+            contextlib.closing(sqlite3.connect(f"{outbox.path.absolute().as_uri()}?mode=ro", uri=True)) as source,
+            contextlib.closing(sqlite3.connect(target)) as db,
+        ):
+            source.backup(db)
         return target.stat().st_size
 
-    return await outbox.do(copy)
+    return await asyncio.to_thread(copy)
 
 
 VERBS: dict[str, Verb] = {"list": _list, "show": _show, "redrive": _redrive, "tally": _tally, "backup": _backup}

@@ -29,7 +29,7 @@ from .telemetry import set_up_logs
 
 PASSED = ("RELAY_HOST", "RELAY_PORT")
 SHOWN = 100  # messages on the page
-FIELDS = ("message_id", "text", "silent", "reply_to", "at", "edited")
+FIELDS = ("message_id", "text", "silent", "reply_to", "at")
 PULSE = 15.0  # seconds between signs of life to a page that has nothing new to see
 ACCOUNT = {"id": 1, "name": "Acme Support"}
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -29,6 +31,7 @@ from .signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Verd
 MAX_ALERT = 1024 * 1024
 MAX_BODY = 10 * 1024 * 1024
 MAX_IN_FLIGHT = 32 * 1024 * 1024
+MAX_DEPTH = 500  # arrays and objects in each other: below what any reader or writer of JSON here would choke on
 MAX_VALUES = 600_000  # members and elements in one body; more would cost more memory than a body is worth
 BODY_TIMEOUT = 15.0
 MAX_CLIENTS = 10_000
@@ -66,6 +69,7 @@ class Door:
         self._in_flight = 0
         self._clients: OrderedDict[str, Window] = OrderedDict()
         self._skewed_at = float("-inf")
+        self.body_timeout = BODY_TIMEOUT
         self.refusals: dict[str, int] = {}  # signatures refused, by what was wrong with them
 
     @property
@@ -104,7 +108,7 @@ class Door:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(BODY_TIMEOUT):
+            async with asyncio.timeout(self.body_timeout):
                 while chunk := await request.content.readany():
                     size += len(chunk)
                     self._in_flight += len(chunk)
@@ -114,9 +118,11 @@ class Door:
                         raise OutboxUnavailable("too many large bodies at once")
                     chunks.append(chunk)
         except TimeoutError:
-            raise Refused(408, f"The body did not arrive within {BODY_TIMEOUT:.0f} s.", close=True) from None
+            raise Refused(408, f"The body did not arrive within {self.body_timeout:g} s.", close=True) from None
         except web.RequestPayloadError:
             raise Refused(400, "The body is not valid HTTP.", close=True) from None
+        except ConnectionError:
+            raise Refused(400, "The client went away in the middle of the body.", close=True) from None
         finally:
             self._in_flight -= size
         return b"".join(chunks)
@@ -178,7 +184,8 @@ class Door:
         wait = window.earliest(now) - now
         if wait <= 0:
             window.note(now)
-        remaining, reset = window.free(now), max(1, -int(-(window.earliest(now, window.free(now)) - now) // 1))
+        remaining = window.free(now)
+        reset = max(1, math.ceil(window.earliest(now, remaining) - now))
         headers = {
             "RateLimit-Policy": f'"alerts";q={limit};w={seconds}',
             "RateLimit": f'"alerts";r={remaining};t={reset}',
@@ -187,7 +194,7 @@ class Door:
             "RateLimit-Reset": str(reset),
         }
         if wait > 0:
-            headers["Retry-After"] = str(max(1, -int(-wait // 1)))
+            headers["Retry-After"] = str(math.ceil(wait))
             raise Refused(429, f"More than {limit} alerts in {seconds} s from one client.", headers=headers)
         return headers
 
@@ -218,28 +225,53 @@ def parse(body: bytes) -> Any:
     if len(body) > MAX_ALERT and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise Refused(400, "The body has too many values.")
     try:
-        return msgspec.json.decode(body)
-    except RecursionError:
-        raise Refused(400, "The body is nested too deeply.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass  # not JSON, or a rarity that only the standard library takes
-    try:
-        return json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, parse_int=_any_int)
+        value = _decode(body)
     except RecursionError:
         raise Refused(400, "The body is nested too deeply.") from None
     except UnicodeDecodeError:
         raise Refused(400, "The body is not UTF-8.") from None
     except ValueError:
         raise Refused(400, "The body is empty." if not body.strip() else "The body is not JSON.") from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(value):
+        raise Refused(400, "The body is nested too deeply.")
+    return value
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # not JSON, or a rarity that only the standard library takes
+        return json.loads(
+            body.decode("utf-8-sig"), parse_constant=_no_constant, parse_int=_any_int, parse_float=_any_float
+        )
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        within = (inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer))
+        level = [inner for inner in within if isinstance(inner, dict | list)]
+    return bool(level)
 
 
 def _no_constant(word: str) -> Any:
     raise ValueError(f"{word} is no JSON")
 
 
-def _any_int(digits: str) -> int | str:
-    """Python refuses to read longer numbers; as text they harm nobody."""
-    return int(digits) if len(digits) < 4000 else digits
+def _any_int(digits: str) -> int | Decimal:
+    """Python refuses to read longer numbers as int."""
+    return int(digits) if len(digits) < 4000 else Decimal(digits)
+
+
+def _any_float(digits: str) -> float | Decimal:
+    """1e400 is a number of JSON; as a float it would become infinite, which is none."""
+    number = float(digits)
+    if math.isfinite(number):
+        return number
+    try:
+        return Decimal(digits)
+    except ArithmeticError:  # an exponent that nothing holds
+        raise ValueError("a number is too large") from None
 
 
 # --- the strict converter: stock cattrs would turn null into "None", 7.9 into 7 and True into 1 ---

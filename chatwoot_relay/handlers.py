@@ -183,11 +183,11 @@ async def receive_alert(request: web.Request) -> web.Response:
     limits = relay.door.count(relay.door.client(request))
     if refused is not None:
         raise refused
-    alert = trim(read_alert(document))
     key = request.headers.get("Idempotency-Key", "").strip()
     if len(key) > KEY_LIMIT:
         raise Refused(400, f"An Idempotency-Key has at most {KEY_LIMIT} characters.")
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest() if key else ""
+    alert = trim(read_alert(document))
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest() if key else ""
     del entry, document
     response = await _deliver_alert(relay, alert, key, digest)
     response.headers.update(limits)
@@ -278,7 +278,7 @@ async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...])
 
     def decide(memory: Memory | None, repeated: bool) -> tuple[Decision, Content | None]:
         decision = routing.decide(event, memory, events=settings.relay_events, now=wall, repeated=repeated)
-        return decision, None if decision.what is None else notices.word(event, decision)
+        return decision, None if decision.what is None else trim(notices.word(event, decision))
 
     known = event.conversation_id is not None
     with relay.sender.watch(delivery_id, patience=settings.relay_reply_timeout) as future:
@@ -324,6 +324,8 @@ async def send_test(request: web.Request) -> web.Response:
     limits = relay.door.count(relay.door.client(request))
     relay.demand_open()
     patience = relay.settings.relay_reply_timeout
+    if (fault := relay.sender.unmended(TEAM)) is not None:
+        raise Refused(502, f"Telegram said: {fault.reason}. {_advice(fault)}", headers=limits)
     if relay.sender.delay(TEAM) > patience:
         why = relay.sender.trouble() or "Telegram's limits are reached"
         raise Refused(504, f"The test was not sent: {why}.", headers=limits)

@@ -8,6 +8,7 @@ import unicodedata
 
 import regex
 
+READ = 100_000  # code points of a value that are looked at, whatever its length
 ELLIPSIS = "…"
 WORD_JOINER = "\u2060"
 
@@ -29,7 +30,7 @@ def fill(template: str, /, **values: object) -> Html:
 
 
 # Telegram drops or turns these into spaces when it sends; done here so that what we count is what is shown.
-_CONTROL = re.compile(r"[\x00-\x08\x09\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
 _BREAKS = re.compile(r"\r\n?|[\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -40,67 +41,108 @@ def sane(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-def clean(text: str, *, limit: int) -> str:
-    """NFC text without control and bidi characters or lone surrogates; enough of it to be cut at *limit*.
-
-    Normalising is quadratic in a run of combining marks, so no more than can matter is read: four code points
-    before for each after covers every script's decompositions.
-    """
+def clean(text: str) -> str:
+    """Without control and bidi characters or lone surrogates: what Telegram shows, save for :func:`cut`'s NFC."""
+    text = text[:READ]
     if text.isascii() and text.isprintable():
-        return text[: 4 * limit + 64]
-    text = _BIDI.sub("", _BREAKS.sub("\n", text))[: 4 * limit + 64]
-    return unicodedata.normalize("NFC", _SURROGATE.sub("\ufffd", _CONTROL.sub(" ", text)))
+        return text
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub(" ", _BIDI.sub("", _BREAKS.sub("\n", text))))
 
 
 def cut(text: str, limit: int) -> str:
-    """At most *limit* code points and an ellipsis, cut back to a whole grapheme (through one that fills the limit)."""
-    if len(text) <= limit:
+    """NFC of clean text: at most *limit* code points and an ellipsis, cut back to a whole grapheme.
+
+    A grapheme that fills the limit by itself is cut through. Normalising is quadratic in a run of combining marks, so
+    no more than can matter is read: four code points before for each after covers every script's decompositions.
+    """
+    text = unicodedata.normalize("NFC", text[: 4 * limit + 64])
+    if len(text) <= limit or text[limit:] == ELLIPSIS:  # short enough, or cut before
         return text
-    at = limit
-    if not (text[limit - 1 : limit + 1].isascii() and text[limit - 1 : limit + 1] != "\r\n"):
-        *_, last = regex.finditer(r"\X", text[: limit + 1])
-        if last.end() > limit:
-            at = last.start() or limit
-    return text[:at] + ELLIPSIS
+    *_, last = regex.finditer(r"\X", text[: limit + 1])
+    return text[: limit if last.end() <= limit else last.start() or limit] + ELLIPSIS
 
 
-# What Telegram would make live: @name pings a member, /command a bot, #tag is a search. A link is left whole: the
-# tag inside it is not live, and a joiner there would break it when copied. Found as TDLib finds them.
-_LIVE = re.compile(
-    r"(?P<link>\bhttps?://[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}(?::\d{1,5})?(?:[/?#][A-Za-z0-9\-._~/%+=&?@#]*)?)"
-    r"|(?<!\w)@(?=[A-Za-z])"
-    r"|(?<![\w/<>])/(?=[A-Za-z0-9_]{1,64}(?:@\w*)?(?![\w/<>]))"
-    r"|(?<![\w·])#(?=\w*[^\W\d_])",
-    re.IGNORECASE,
+def short(text: str, limit: int) -> str:
+    """A value that may run over lines, as :func:`block` shows it but not guarded yet. The same for what it made."""
+    return cut(clean(text), limit)
+
+
+def short_line(text: str, limit: int) -> str:
+    """A value for one line, as :func:`line` shows it but not guarded yet. The same for what it made."""
+    return cut(clean(text).replace("\n", " ").strip(), limit)
+
+
+def block(text: str, limit: int) -> str:
+    """A value that may run over lines: cleaned, cut, guarded."""
+    return guard(short(text, limit))
+
+
+def line(text: str, limit: int) -> str:
+    """A value for one line: cleaned, without line breaks, cut, guarded. Blank when nothing is left to see."""
+    return guard(short_line(text, limit))
+
+
+# What Telegram would make live: @name pings a member, /command a bot, #tag is a search; found as TDLib finds them. A
+# link is left whole: what looks so inside it is not live, and a joiner there would break it when it is copied.
+_LIVE = regex.compile(
+    r"""
+    (?P<link> (?: (?<![^\s<>"]) | (?<=(?<!\S)[(\[']) )
+        (?: (?:https?|ftp)://(?:[\p{L}\p{Nd}._~%+:-]+@)?
+            (?: (?:[\p{L}\p{Nd}](?:[\p{L}\p{Nd}-]{0,61}[\p{L}\p{Nd}])?\.)+[a-z]{2,63} | (?:1?\d?\d\.){3}1?\d?\d )
+          | (?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:TLD) )
+        (?::[1-5]?[1-9]\d{1,3})?
+        [/?\#][^\s<>"«»\u2000-\u200b\u200e\u200f\u2016-\u206f]* )
+    | (?<![\p{L}\p{N}_]) @ (?=(?:[A-Za-z0-9_]{4,32}|gif|nft|pic|ufc|vid)(?![\p{L}\p{N}_]))
+    | (?<![\p{L}\p{N}_/<>]) / (?=[A-Za-z0-9_]{1,64}+(?:@[A-Za-z0-9_]{3,32}+|(?!@))(?![\p{L}\p{N}_/<>]))
+    | (?<![HASH]) \# (?=[\p{Nd}_\xb7\u200c]{0,255}+\p{L})(?![HASH]*+(?:@[A-Za-z0-9_]{3,32}+)?+\#)
+    """.replace("HASH", r"\p{L}\p{Nd}_\xb7\u200c").replace(
+        "TLD",  # without a scheme Telegram goes by its own list of names; these are on it
+        "com|org|net|info|biz|edu|gov|io|ai|app|dev|me|tv|co|shop|store|online|site|xyz|eu|de|uk|fr|es|it|nl|be|ch|at|pl|"
+        "pt|ru|ua|us|ca|mx|br|ar|cl|in|id|jp|cn|kr|au|nz|za|tr|se|no|dk|fi|cz|gr|hu|ro|il|ae|sg|my|th|vn|ph|pk",
+    ),
+    regex.VERBOSE | regex.IGNORECASE,
 )
+_CLOSING = {")": "(", "]": "[", "}": "{"}
 
 
 def guard(text: str) -> str:
     """The same text, in which no name, command or tag is live: a U+2060 stands behind each sign that would make one."""
-    if "@" not in text and "/" not in text and "#" not in text:
-        return text
-    return _LIVE.sub(lambda m: m[0] if m["link"] else m[0] + WORD_JOINER, text)
+    parts, done = [], 0
+    while ("@" in text or "/" in text or "#" in text) and (found := _LIVE.search(text, done)):
+        end = found.start() + _linked(found["link"]) if found["link"] else found.end()
+        parts += [text[done:end], "" if found["link"] else WORD_JOINER]
+        done = end
+    return "".join(parts) + text[done:]
 
 
-def line(value: str, limit: int) -> str:
-    """A value for one line: cleaned, without line breaks, cut, guarded. Blank when nothing is left to see."""
-    return guard(cut(clean(value, limit=limit).replace("\n", " ").strip(), limit))
+def _linked(link: str) -> int:
+    """How much of it is a link to Telegram: all before a bracket that it closes and did not open."""
+    opened = {"(": 0, "[": 0, "{": 0}
+    for place, sign in enumerate(link):
+        if sign in opened:
+            opened[sign] += 1
+        elif sign in _CLOSING:
+            opened[_CLOSING[sign]] -= 1
+            if opened[_CLOSING[sign]] < 0:
+                return place
+    return len(link)
 
 
-def block(value: str, limit: int) -> str:
-    """A value that may run over lines: cleaned, cut, guarded."""
-    return guard(cut(clean(value, limit=limit), limit))
-
-
-def units(text: str) -> int:
-    """Length in UTF-16 code units; staying within 4096 of them satisfies every reading of Telegram's limit."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
+LIMIT = 4096  # of a message, in UTF-16 units: staying within it satisfies every reading of Telegram's rule
 _TAG = re.compile(r"<[^>]*>")
 
 
+def units(text: str) -> int:
+    """Length in UTF-16 code units."""
+    return len(text) + sum(sign > "\uffff" for sign in text)
+
+
+def text_of(markup: Html) -> str:
+    """What Telegram shows of our own markup."""
+    return html.unescape(_TAG.sub("", markup))
+
+
 def plain(markup: Html) -> str:
-    """The text behind our own markup, links written out: for a Telegram that cannot parse what we made."""
-    spelt = re.sub(r'<a href="([^"]*)">([^<]*)</a>', r"\2: \1", markup)
-    return html.unescape(_TAG.sub("", spelt))
+    """The text behind our own markup, links written out where they fit: for a Telegram that cannot parse it."""
+    spelt = text_of(Html(re.sub(r'<a href="([^"]*)">([^<]*)</a>', r"\2: \1", markup)))
+    return spelt if units(spelt) <= LIMIT else text_of(markup)

@@ -67,7 +67,7 @@ def word(event: Event, decision: Decision) -> Content:
 
 def _cut(text: str, limit: int) -> str:
     """One clean line of at most *limit* code points."""
-    return cut(" ".join(clean(text, limit=limit).split()), limit - 1)
+    return cut(" ".join(clean(text[: 4 * limit + 200]).split()), max(limit - 1, 1))
 
 
 def _name(person: Person | None, otherwise: str) -> str:

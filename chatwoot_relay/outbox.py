@@ -29,6 +29,7 @@ DEAD_KEPT = 90 * 86400.0
 MEMORY_KEPT = 90 * 86400.0
 MAX_MEMORIES = 200_000
 HISTORY_KEPT = 20
+SPARE_PAGES = 1024  # of 4 KiB, kept for the next rows
 STEP = 200  # rows that housekeeping takes at a time, so that nobody waits for it
 
 SCHEMA = """
@@ -253,14 +254,17 @@ _HEAD = _DELIVERY.format("(SELECT ? AS head, 0 AS rank) l")
 _HEADS = _DELIVERY.format(
     "(SELECT rank, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 ORDER BY rank, head LIMIT ?) l"
 )
-_SETTLE = f"""
-UPDATE deliveries SET state = :state, settled = :settled, reason = :reason, chat_id = :chat_id,
-    message_id = :message_id, history = json_insert(
+_NOTE = f"""
+UPDATE deliveries SET reason = :reason, history = json_insert(
         CASE WHEN json_array_length(history) < {HISTORY_KEPT} THEN history ELSE json_remove(history, '$[0]') END,
         '$[#]', json_array(:wall, :outcome, :reason)
     )
-WHERE seq = :seq RETURNING destination, conversation
+WHERE seq = :seq
 """  # noqa: S608
+_SETTLE = (
+    _NOTE.replace("WHERE", ", state = :state, settled = :settled, chat_id = :chat_id, message_id = :message_id WHERE")
+    + "RETURNING destination, conversation"
+)
 _OWED = "FROM deliveries WHERE destination = :destination AND conversation = :conversation AND state = 'pending'"
 _EMPTY_LANE = f"""
 DELETE FROM lanes WHERE destination = :destination AND conversation = :conversation AND NOT EXISTS (SELECT 1 {_OWED})
@@ -352,6 +356,14 @@ class Store:
         if row is None:
             raise OutboxUnavailable("the queue is full")
         return Accepted(id=id, ahead=row[0])
+
+    def _join(self, destination: str, conversation: str, rank: int, seq: int | None) -> None:
+        """One more in a lane, which stays as busy and as late as it is."""
+        self.db.execute(
+            "INSERT INTO lanes (destination, conversation, rank, head) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank), head = min(head, excluded.head)",
+            (destination, conversation, rank, seq),
+        )
 
     def enqueue_once(
         self, content: Content, *, key: str, digest: str, id: str, now: float, **where: Any
@@ -549,9 +561,13 @@ class Store:
 
     def withdraw(self, seq: int) -> None:
         """Forget a delivery: a test that was not told in time is not told later."""
-        row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
+        row = self.db.execute(
+            "SELECT d.destination, d.conversation FROM deliveries d LEFT JOIN lanes USING (destination, conversation)"
+            " WHERE seq = ? AND (state = 'sending' OR busy = 0)",
+            (seq,),
+        ).fetchone()
         self.db.execute("DELETE FROM deliveries WHERE seq = ?", (seq,))
-        if row is not None:
+        if row is not None:  # else another of the lane is being sent, whose settling refreshes it
             self._refresh(row[0], row[1], 0.0)
 
     def withdraw_test(self, id: str) -> None:
@@ -587,6 +603,9 @@ class Store:
         ).fetchone()
         if row is not None:
             self._refresh(row[0], row[1], due)
+
+    def _note(self, seq: int, outcome: str, reason: str | None) -> None:
+        self.db.execute(_NOTE, {"seq": seq, "reason": reason, "wall": round(self.wall(), 3), "outcome": outcome})
 
     def _lane(self, seq: int, due: float) -> None:
         row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
@@ -691,22 +710,24 @@ class Store:
 
     def redrive(self, ids: Iterable[str] | None, *, now: float) -> list[str]:
         """Dead letters are owed again, all of them where *ids* is None. Returns those that were dead."""
-        if ids is None:
-            dead = self.db.execute("SELECT seq, id FROM deliveries WHERE state = 'dead' ORDER BY seq").fetchall()
-        else:
-            dead = [
-                row
-                for id in ids
-                for row in self.db.execute("SELECT seq, id FROM deliveries WHERE id = ? AND state = 'dead'", (id,))
-            ]
-        for seq, _ in dead:
+        dead = [
+            row
+            for id in ([None] if ids is None else ids)
+            for row in self.db.execute(
+                "SELECT seq, id, destination, conversation, rank FROM deliveries WHERE state = 'dead'"  # noqa: S608
+                + (" ORDER BY seq" if id is None else " AND id = ?"),
+                () if id is None else (id,),
+            ).fetchall()
+        ]
+        for seq, _, destination, conversation, rank in dead:
+            self._note(seq, "redriven", None)
             self.db.execute(
-                "UPDATE deliveries SET ambiguous = 0, since = ?, held = (SELECT coalesce(max(seconds), 0) FROM held"
-                " WHERE held.destination = deliveries.destination) WHERE seq = ?",
-                (now, seq),
+                "UPDATE deliveries SET state = 'pending', settled = NULL, ambiguous = 0, since = ?, held = ?"
+                " WHERE seq = ?",
+                (now, self._held(destination), seq),
             )
-            self._settle(seq, "pending", now, "redriven", None)
-        return [id for _, id in dead]
+            self._join(destination, conversation, rank, seq)
+        return [row[1] for row in dead]
 
     def expire(self, *, now: float, retention: float) -> int:
         """One small step of forgetting what need not be kept. Returns how many rows went; 0 when there is no more."""
@@ -727,7 +748,9 @@ class Store:
             " ORDER BY touched LIMIT ?)",
             (now - MEMORY_KEPT, over, STEP if over <= 0 else min(STEP, over)),
         ).rowcount
-        self.db.execute(f"PRAGMA incremental_vacuum({STEP})").fetchall()  # a burst's room goes back to the disk
+        spare = self.db.execute("PRAGMA freelist_count").fetchone()[0] - SPARE_PAGES
+        for _ in range(min(spare, STEP)):  # a burst's room goes back to the disk; sqlite3 steps one page at a time
+            self.db.execute("PRAGMA incremental_vacuum(1)")
         return gone
 
     def announce_deaths(self, *, id: str, destination: str, now: float) -> bool:

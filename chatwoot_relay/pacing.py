@@ -42,7 +42,9 @@ class Window:
 
     def free(self, now: float) -> int:
         """How many may go at once."""
-        return self._count - sum(at + self._seconds > now for at in self._sends)
+        while self._sends and self._sends[0] + self._seconds <= now:
+            self._sends.popleft()
+        return self._count - len(self._sends)
 
 
 class Bucket:
@@ -57,7 +59,7 @@ class Bucket:
         self._full_at = max(at, self._full_at) + self._interval
 
     def earliest(self, now: float, after: int = 0) -> float:
-        return max(now, self._full_at + (after + 1 - self._burst) * self._interval)
+        return max(now, max(now, self._full_at) + (after + 1 - self._burst) * self._interval)
 
 
 class Pace:

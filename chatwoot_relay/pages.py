@@ -118,7 +118,6 @@ def _page(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(document["info"]["title"])} · {viewer}</title>
 <link rel="icon" href="data:,">
-{link}
 <style>{STYLE}</style>
 <script src="{escape(script)}" integrity="{script_hash}" crossorigin defer></script>
 <script>{start}</script>
@@ -128,6 +127,7 @@ def _page(
 <main id="plain">
 {_summary(document)}
 </main>
+{link}
 </body>
 </html>
 """

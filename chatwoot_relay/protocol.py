@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,8 @@ _FULL = (
     b'"success":false,"message":"too many connections"}'
 )
 FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 3\r\n"
-    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 3\r\n"
+    "X-Request-ID: {id}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
 )
 Problem = Callable[[int, str], web.Response]
 
@@ -27,11 +28,12 @@ Problem = Callable[[int, str], web.Response]
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_head_timer", "_problem")
+    __slots__ = ("_head_timeout", "_head_timer", "_problem")
 
-    def __init__(self, manager: web.Server, *, problem: Problem, **options: Any) -> None:
+    def __init__(self, manager: web.Server, *, problem: Problem, head_timeout: float, **options: Any) -> None:
         super().__init__(manager, **options)
         self._problem = problem
+        self._head_timeout = head_timeout
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,7 +57,7 @@ class Connection(RequestHandler):
         return self._current_request is None and not self._messages and not self._request_in_progress
 
     def _expect_head(self) -> None:
-        self._head_timer = self._loop.call_later(HEAD_TIMEOUT, self._head_is_late)
+        self._head_timer = self._loop.call_later(self._head_timeout, self._head_is_late)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -82,27 +84,46 @@ class Connection(RequestHandler):
 class Server(web.Server):
     """Makes connections, and closes the oldest idle one when there are too many."""
 
+    def __init__(self, handler: Any, *, max_connections: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._max_connections = max_connections
+
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self._connections) > MAX_CONNECTIONS:
+        if len(self._connections) > self._max_connections:
             for connection in self._connections:  # in the order of their arrival
                 if isinstance(connection, Connection) and connection.idle and connection is not handler:
                     connection.force_close()
                     break
             else:
-                transport.write(FULL)
+                head = FULL.format(id=secrets.token_hex(8), length=len(_FULL))
+                transport.write(head.encode("ascii") + _FULL)
                 handler.force_close()
 
 
 class Runner(web.AppRunner):
     """An application on our server."""
 
-    def __init__(self, app: web.Application, *, problem: Problem) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        problem: Problem,
+        head_timeout: float = HEAD_TIMEOUT,
+        keepalive: float = KEEPALIVE,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
         self._problem = problem
+        self._options: dict[str, Any] = {
+            "problem": problem,
+            "head_timeout": head_timeout,
+            "keepalive_timeout": keepalive,
+            "max_connections": max_connections,
+        }
 
     async def _make_server(self) -> web.Server:
         self._app._set_loop(asyncio.get_running_loop())
@@ -110,12 +131,18 @@ class Runner(web.AppRunner):
         await self._app.startup()
         self._app.freeze()
         return Server(
-            self._app._handle,  # type: ignore[arg-type] # as aiohttp itself has it
+            self._handle,
             request_factory=self._app._make_request,
-            problem=self._problem,
             access_log=None,
-            keepalive_timeout=KEEPALIVE,
+            **self._options,
             auto_decompress=False,  # bodies are refused encoded, and never unpacked
             max_line_size=8190,
             max_field_size=8190,
         )
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        """What fails before any middleware is reached, an expectation that we cannot meet, is a problem too."""
+        try:
+            return await self._app._handle(request)
+        except web.HTTPException as error:
+            return self._problem(error.status, f"{error.reason}.")

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, overload
 from urllib.parse import urlsplit
 
 import attrs
 
-from .markup import Html, block, clean, cut, fill, line, sane, units
+from .markup import LIMIT, Html, block, clean, escape, fill, guard, line, short, short_line, text_of, units
 from .models import Alert, Content, Notice
 
-TELEGRAM_LIMIT = 4096
 MESSAGE_LIMIT = 500
 NOTICE_MESSAGE_LIMIT = 300
 HEADLINE_LIMIT = 160
 LINE_LIMIT = 100
+LABEL_LIMIT = 40
 REASON_LIMIT = 200
 INFO_LINES = 20
 FACT_LINES = 16
 URL_LIMIT = 2000
+URL_MARKUP = 6000  # bytes; the whole markup may have 32,768
+RESERVE = 200  # UTF-16 units kept free for headings, marks and blank lines
 
 ICONS = {"low": "🟢", "medium": "🟡", "high": "🟠", "critical": "🔴"}
 UNKNOWN_ICON = "⚠️"
@@ -62,17 +65,32 @@ def render(
     links = links or Links()
     limit = 100 if shorter else None
     blocks = _alert(content, links, limit) if isinstance(content, Alert) else _notice(content, links, limit)
-    marks = [fill(LATE, age=_age(late))] if late >= 60 else []
-    marks += [Html(REPEAT)] if repeat else []
     if isinstance(content, Alert) and content.additional_info and not shorter:
-        used = sum(units(b) for b in blocks + marks) + 200
-        blocks.append(_info(content.additional_info, content.left_out, room=TELEGRAM_LIMIT - used))
-    return Html("\n\n".join(b for b in blocks + marks if b))
+        blocks.append(_info(content.additional_info, content.left_out, room=_room(blocks)))
+    blocks += [fill(LATE, age=_age(late))] if late > 60 else []
+    blocks += [Html(REPEAT)] if repeat else []
+    return Html("\n\n".join(b for b in blocks if b))
+
+
+def _room(blocks: Iterable[Html]) -> int:
+    """UTF-16 units that are left beside *blocks*."""
+    return LIMIT - RESERVE - sum(units(text_of(block)) for block in blocks)
+
+
+def _fitting(rows: Iterable[Html], room: int) -> list[Html]:
+    """As many of *rows*, from the first, as have *room*."""
+    shown = []
+    for row in rows:
+        room -= units(text_of(row)) + 1
+        if room < 0:
+            break
+        shown.append(row)
+    return shown
 
 
 def _alert(alert: Alert, links: Links, limit: int | None) -> list[Html]:
-    word = alert.severity.strip()
-    severity = line(word.upper(), LINE_LIMIT)
+    word = short_line(alert.severity, LINE_LIMIT)
+    severity = line(word.upper(), 3 * LINE_LIMIT)  # a letter has up to three capitals
     return [
         fill(HEADING, icon=ICONS.get(word.lower(), UNKNOWN_ICON), severity=severity),
         _lines(
@@ -88,17 +106,18 @@ def _alert(alert: Alert, links: Links, limit: int | None) -> list[Html]:
 
 
 def _notice(notice: Notice, links: Links, limit: int | None) -> list[Html]:
-    facts = [(line(label, 40), line(value, LINE_LIMIT)) for label, value in notice.facts[:FACT_LINES]]
-    return [
-        fill("<b>{headline}</b>", headline=line(notice.headline, HEADLINE_LIMIT)),
-        _lines(*facts),
+    blocks = [
+        fill("<b>{headline}</b>", headline=line(notice.headline, HEADLINE_LIMIT) or "🔔"),
         _message(notice.message or "", limit or NOTICE_MESSAGE_LIMIT),
         _link(notice.url or links.to(notice.conversation_id)),
     ]
+    facts = [(line(label, LABEL_LIMIT), line(value, LINE_LIMIT)) for label, value in notice.facts[:FACT_LINES]]
+    return [blocks[0], _lines(*facts, room=_room(blocks)), *blocks[1:]]
 
 
-def _lines(*pairs: tuple[str, str]) -> Html:
-    return Html("\n".join(fill(LABELLED, label=label, value=value) for label, value in pairs if value))
+def _lines(*pairs: tuple[str, str], room: int = LIMIT) -> Html:
+    rows = (fill(LABELLED, label=label, value=value) for label, value in pairs if value)
+    return Html("\n".join(_fitting(rows, room)))
 
 
 def _message(message: str, limit: int) -> Html:
@@ -107,15 +126,16 @@ def _message(message: str, limit: int) -> Html:
 
 
 def _link(url: str | None) -> Html:
-    url = clean(url or "", limit=URL_LIMIT).strip()
-    if not url:
-        return Html("")
-    return fill(LINK, url=url) if _is_web(url) else fill(DEAD_LINK, url=cut(url.replace("\n", " "), LINE_LIMIT))
+    """The link where it may be live, else its text: as code, in which nothing is live."""
+    url = short_line(url or "", URL_LIMIT)
+    if url and _is_web(url):
+        return fill(LINK, url=url)
+    return fill(DEAD_LINK, url=line(url, LINE_LIMIT)) if url else Html("")
 
 
 def _is_web(url: str) -> bool:
     """Whether a link may be live: http or https, a host, and nothing in it that could end it early."""
-    if len(url) > URL_LIMIT or any(c.isspace() for c in url):
+    if len(url) > URL_LIMIT or len(escape(url).encode()) > URL_MARKUP or any(c.isspace() for c in url):
         return False
     try:
         parts = urlsplit(url)
@@ -125,21 +145,23 @@ def _is_web(url: str) -> bool:
 
 
 def _info(info: dict[str, Any], left_out: int, *, room: int) -> Html:
-    shown: list[Html] = []
-    rows = [(line(key, 40), line(spell(value), LINE_LIMIT)) for key, value in list(info.items())[:INFO_LINES]]
-    rest = max(0, len(info) - INFO_LINES) + left_out
-    for number, (label, value) in enumerate(rows):
-        if not value:
-            continue
-        row = fill(INFO_LINE, label=label, value=value)
-        room -= units(row)
-        if room < 0:
-            rest += len(rows) - number
-            break
-        shown.append(row)
+    rows, rest = _rows(info)
+    shown = _fitting((fill(INFO_LINE, label=guard(key), value=guard(value)) for key, value in rows), room)
+    rest += left_out + len(rows) - len(shown)
     if rest:
         shown.append(fill(INFO_MORE, count=rest))
     return Html("\n".join([Html(INFO), *shown])) if shown else Html("")
+
+
+def _rows(info: dict[str, Any]) -> tuple[list[tuple[str, str]], int]:
+    """The first members of additional_info that are not blank, cut for their lines; and how many more there are."""
+    told: Iterator[tuple[str, Any]] = (
+        (key, value) for key, value in info.items() if not isinstance(value, str) or clean(value).strip()
+    )
+    rows = [
+        (short_line(key, LABEL_LIMIT), short_line(spell(value), LINE_LIMIT)) for key, value in islice(told, INFO_LINES)
+    ]
+    return rows, sum(1 for _ in told)
 
 
 def spell(value: object) -> str:
@@ -147,7 +169,7 @@ def spell(value: object) -> str:
     if isinstance(value, str):
         return value
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     except RecursionError:  # nested as deep as the reader allowed
         return "{…}" if isinstance(value, dict) else "[…]"
 
@@ -162,35 +184,49 @@ def _age(seconds: float) -> str:
 # --- what the outbox keeps ---
 
 
-def trim(alert: Alert) -> Alert:
-    """The same alert without what could never be shown, so that a row in the outbox stays small."""
+@overload
+def trim(content: Alert) -> Alert: ...
+@overload
+def trim(content: Content) -> Content: ...
+def trim(content: Content) -> Content:
+    """The same without what is never shown, so that a row in the outbox stays small; it renders to the same text."""
+    return _trim_alert(content) if isinstance(content, Alert) else _trim_notice(content)
 
-    def short(text: str, limit: int) -> str:
-        return text[: 4 * limit + 64]
 
-    def maybe(text: str | None, limit: int) -> str | None:
-        return None if text is None else short(text, limit)
-
-    info = alert.additional_info
+def _trim_alert(alert: Alert) -> Alert:
+    kept: dict[str, Any] = {}
+    rows, rest = _rows(alert.additional_info or {})
+    for key, value in rows:
+        while key in kept:
+            key += " "  # two that are one when cut; a space at the end is never shown
+        kept[key] = value
     return attrs.evolve(
         alert,
-        severity=short(alert.severity, LINE_LIMIT),
-        reason=short(alert.reason.strip(), REASON_LIMIT),
-        message=_keep(alert.message),
-        customer_name=maybe(alert.customer_name, LINE_LIMIT),
-        customer_email=maybe(alert.customer_email, LINE_LIMIT),
-        timestamp=maybe(alert.timestamp, LINE_LIMIT),
-        chatwoot_url=maybe(alert.chatwoot_url, URL_LIMIT),
-        additional_info=None if info is None else dict(_short_rows(info)),
-        left_out=0 if info is None else max(0, len(info) - INFO_LINES),
+        severity=short_line(alert.severity, LINE_LIMIT),
+        reason=short_line(alert.reason, REASON_LIMIT),
+        message=short(alert.message, MESSAGE_LIMIT),
+        customer_name=_maybe(alert.customer_name, LINE_LIMIT),
+        customer_email=_maybe(alert.customer_email, LINE_LIMIT),
+        timestamp=_maybe(alert.timestamp, LINE_LIMIT),
+        chatwoot_url=_maybe(alert.chatwoot_url, URL_LIMIT),
+        additional_info=kept or None,
+        left_out=alert.left_out + rest if kept else 0,
     )
 
 
-def _keep(message: str) -> str:
-    """Cleaned already, so that no run of invisible characters pushes the customer's words out of what is kept."""
-    return clean(message, limit=MESSAGE_LIMIT)[: MESSAGE_LIMIT + 32] if len(message) > MESSAGE_LIMIT else message
+def _trim_notice(notice: Notice) -> Notice:
+    return attrs.evolve(
+        notice,
+        event=short_line(notice.event, LINE_LIMIT),
+        headline=short_line(notice.headline, HEADLINE_LIMIT),
+        facts=tuple(
+            (short_line(label, LABEL_LIMIT), short_line(value, LINE_LIMIT))
+            for label, value in notice.facts[:FACT_LINES]
+        ),
+        message=None if notice.message is None else short(notice.message, NOTICE_MESSAGE_LIMIT),
+        url=_maybe(notice.url, URL_LIMIT),
+    )
 
 
-def _short_rows(info: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    for key, value in list(info.items())[:INFO_LINES]:
-        yield sane(key[:200]), sane(spell(value)[:500])
+def _maybe(text: str | None, limit: int) -> str | None:
+    return None if text is None else short_line(text, limit)

@@ -162,6 +162,14 @@ class Sender:
         """What is held now: by chat id, and "" for the bot."""
         return dict(self._holds)
 
+    def unmended(self, destination: str) -> Operator | None:
+        """What holds this destination until the operator has mended it."""
+        for key, scope in ((BOT, "bot"), (self.chat_of(destination), "chat")):
+            hold = self._holds.get(key)
+            if hold is not None and hold.operator:
+                return Operator(scope, hold.reason)
+        return None
+
     def trouble(self) -> str | None:
         """Why Telegram is not taking messages, or what the operator should mend; None when all is well."""
         now = self._outbox.now()
@@ -460,7 +468,7 @@ class Sender:
         self._finish(id, Dead(reason))
 
     async def _mark(self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None) -> Any:
-        """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not there at first."""
+        """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not at the first."""
         while True:
             try:
                 return await self._outbox.do(mark)

@@ -17,13 +17,16 @@ FLAGS = (
 
 
 @contextmanager
-def browser(*, width: int = 1200, height: int = 900, dark: bool = False) -> Iterator[webdriver.Chrome]:
-    """A fresh browser with a viewport of that size."""
+def browser(
+    *, width: int = 1200, height: int = 900, dark: bool = False, patient: bool = True
+) -> Iterator[webdriver.Chrome]:
+    """A fresh browser with a viewport of that size; a *patient* one waits until a page has loaded all it wants."""
     chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
     assert chromium, "the browser tests need Debian's package chromium"
     assert chromedriver, "the browser tests need Debian's package chromium-driver"
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
+    options.page_load_strategy = "normal" if patient else "none"
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         for flag in (*FLAGS, f"--user-data-dir={profile}"):

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 from faults import FaultyTelegram
-from relay_process import House, RelayProcess, house
-
-TOKEN = "relay-token-of-the-tests"
-SECRET = "webhook-secret-of-the-tests"
+from relay_process import RELAY_TOKEN, WEBHOOK_SECRET, House, RelayProcess, house
 
 
 @pytest.fixture
@@ -30,4 +27,4 @@ async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]
 @pytest.fixture(scope="session")
 async def relay(town: House) -> RelayProcess:
     """One relay, with a token and a secret, that many tests ask; none may end it, fill it or have it held."""
-    return await town.relay(RELAY_TOKEN=TOKEN, CHATWOOT_WEBHOOK_SECRET=SECRET)
+    return await town.relay(RELAY_TOKEN=RELAY_TOKEN, CHATWOOT_WEBHOOK_SECRET=WEBHOOK_SECRET)

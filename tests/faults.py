@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 from aiohttp import web
 
-from chatwoot_relay.faketelegram import Complaint, FakeTelegram
+from chatwoot_relay.faketelegram import Complaint, FakeTelegram, Method, Payload, chat_json
 
 
 @attrs.frozen(kw_only=True)
@@ -38,8 +38,15 @@ def refusal(code: int, description: str, **parameters: Any) -> Script:
 
 @attrs.define(kw_only=True, eq=False)
 class FaultyTelegram(FakeTelegram):
-    """A FakeTelegram that treats calls as it is told to."""
+    """A FakeTelegram that knows whom it serves, and treats calls as it is told to. Its attributes break and mend it."""
 
+    chats: set[str] | None = None  # the ids it knows; None: any
+    threads: set[int] | None = None  # the topics of its chats; None: no forum
+    refusals: dict[str, Complaint] = attrs.field(factory=dict)  # chat id → the answer to whatever is wanted there
+    moved: dict[str, int] = attrs.field(factory=dict)  # group id → the supergroup that it became
+    member: Payload = attrs.field(factory=lambda: {"status": "administrator"})
+    updates: list[Payload] = attrs.field(factory=list)
+    webhook_url: str = ""
     down: Script | None = None  # how every call is treated, until it is None again
     _scripts: list[tuple[str, str | None, Script]] = attrs.field(factory=list)
 
@@ -53,6 +60,69 @@ class FaultyTelegram(FakeTelegram):
         """Treat every call well again."""
         self._scripts.clear()
         self.down = None
+
+    # --- what it can be asked ---
+
+    def methods(self) -> dict[str, Method]:
+        return {
+            **super().methods(),
+            "deleteMessage": self.delete_message,
+            "getChat": self.get_chat,
+            "getChatMember": self.get_chat_member,
+            "getUpdates": self.get_updates,
+            "getWebhookInfo": self.get_webhook_info,
+        }
+
+    def send_message(self, payload: Payload) -> Payload:
+        payload = {**payload}  # what was asked stays as it was
+        chat, thread, reply = self._chat(payload), payload.get("message_thread_id"), payload.get("reply_parameters")
+        if self.threads is None:
+            payload.pop("message_thread_id", None)  # ignored where there are no topics
+        elif thread is not None and thread not in self.threads:
+            raise Complaint("Bad Request: message thread not found")
+        if reply and not any((m.chat_id, m.message_id) == (chat, reply.get("message_id")) for m in self.messages):
+            if not reply.get("allow_sending_without_reply"):
+                raise Complaint("Bad Request: message to be replied not found")
+            del payload["reply_parameters"]
+        return super().send_message(payload)
+
+    def delete_message(self, payload: Payload) -> bool:
+        which = self._chat(payload), payload.get("message_id")
+        for message in self.messages:
+            if (message.chat_id, message.message_id) == which:
+                self.messages.remove(message)
+                return True
+        raise Complaint("Bad Request: message to delete not found")
+
+    def get_chat(self, payload: Payload) -> Payload:
+        return {**chat_json(self._chat(payload)), **({} if self.threads is None else {"is_forum": True})}
+
+    def get_chat_member(self, payload: Payload) -> Payload:
+        self._chat(payload)
+        return {"user": self.get_me({}), **self.member}
+
+    def get_updates(self, payload: Payload) -> list[Payload]:
+        if self.webhook_url:
+            raise Complaint("Conflict: can't use getUpdates method while webhook is active", 409)
+        return self.updates
+
+    def get_webhook_info(self, payload: Payload) -> Payload:
+        return {"url": self.webhook_url, "has_custom_certificate": False, "pending_update_count": len(self.updates)}
+
+    def _chat(self, payload: Payload) -> str:
+        chat = str(payload.get("chat_id", ""))
+        if not chat:
+            raise Complaint("Bad Request: chat_id is empty")
+        if chat in self.refusals:
+            raise self.refusals[chat]
+        if chat in self.moved:
+            told = "Bad Request: group chat was upgraded to a supergroup chat"
+            raise Complaint(told, migrate_to_chat_id=self.moved[chat])
+        if self.chats is not None and chat not in self.chats:
+            raise Complaint("Bad Request: chat not found")
+        return chat
+
+    # --- how a call is treated ---
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         token, method = request.match_info["token"], request.match_info["method"]

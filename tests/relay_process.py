@@ -22,6 +22,8 @@ from chatwoot_relay.faketelegram import TOKEN, FakeTelegram
 HOME = Path(__file__).parent.parent
 PATIENCE = 15.0  # seconds for whatever is waited for; a test that needs them has failed
 CHAT = "-1001234"
+RELAY_TOKEN = "relay-token-of-the-tests"
+WEBHOOK_SECRET = "webhook-secret-of-the-tests"
 ALERTS = "/api/v1/chatwoot/alerts"
 WEBHOOK = "/api/v1/chatwoot/webhook"
 TEST = "/api/v1/chatwoot/test"
@@ -211,8 +213,8 @@ class RelayProcess:
         """Post an alert; see :func:`alert`."""
         return await self.post(ALERTS, alert(**members))
 
-    async def send(self, *pieces: bytes) -> bytes:
-        """Write bytes to its port as they are and read until it closes the connection."""
+    async def send(self, *pieces: bytes, answers: int = 0) -> bytes:
+        """Write bytes to its port as they are and read until it closes, or has given so many JSON *answers*."""
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             try:
@@ -224,6 +226,8 @@ class RelayProcess:
                 with contextlib.suppress(ConnectionError):
                     while chunk := await reader.read(65536):
                         received += chunk
+                        if answers and received.count(b"HTTP/1.") >= answers and received.endswith(b"}"):
+                            break
                 return received
             finally:
                 writer.close()

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from conftest import SECRET, TOKEN
 from faults import FaultyTelegram, Script, refusal
-from relay_process import ALERTS, CHAT, HEALTH, JSON, TEST, WEBHOOK, Answer, House, RelayProcess, alert, new_id
+from relay_process import ALERTS, HEALTH, JSON, TEST, WEBHOOK, Answer, House, RelayProcess, alert, new_id
+from relay_process import RELAY_TOKEN as TOKEN
+from relay_process import WEBHOOK_SECRET as SECRET
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 BASIC = {"Authorization": "Basic " + base64.b64encode(b"chatwoot:" + TOKEN.encode()).decode()}
@@ -219,9 +220,7 @@ async def test_what_is_no_json_is_answered_400(relay: RelayProcess, path: str, b
         {**JSON, "Content-Encoding": "identity"},
     ],
 )
-async def test_what_is_not_called_json_is_answered_415(
-    relay: RelayProcess, path: str, headers: dict[str, str]
-) -> None:
+async def test_what_is_not_called_json_is_answered_415(relay: RelayProcess, path: str, headers: dict[str, str]) -> None:
     """A body that is encoded is never unpacked."""
     check_problem(await relay.post(path, alert(), headers={**BEARER, **headers}), 415)
 
@@ -244,13 +243,10 @@ async def test_what_is_not_called_json_is_answered_415(
         ("OPTIONS", ALERTS, 405),
         ("PATCH", "/metrics", 405),
         ("POST", "/docs", 405),
-        ("BREW", ALERTS, 405),
         ("TRACE", "/", 404),
     ],
 )
-async def test_other_paths_and_methods_are_problems(
-    relay: RelayProcess, method: str, path: str, status: int
-) -> None:
+async def test_other_paths_and_methods_are_problems(relay: RelayProcess, method: str, path: str, status: int) -> None:
     """Never a page of HTML, never a redirect: senders follow neither."""
     answered = await relay.request(method, path)
     check_problem(answered, status)
@@ -641,11 +637,11 @@ async def test_a_failed_test_says_what_telegram_said(home: House, code: int, sai
     telegram = faulty(home)
     relay = await home.relay()
     telegram.down = refusal(code, said)
-    body = check_problem(await relay.post(TEST), 502)
-    assert said.rpartition(": ")[2] in body["detail"]
-    assert do in body["detail"]
+    for _ in range(2):  # asked the second time it knows already
+        body = check_problem(await relay.post(TEST), 502)
+        assert said.rpartition(": ")[2] in body["detail"]
+        assert do in body["detail"]
     assert (await relay.get(HEALTH)).json["status"] == "degraded"
-    check_problem(await relay.post(TEST), 504)
     assert (await relay.alert(message="kept")).status == 202
     telegram.forget()
     await relay.restart()

@@ -74,15 +74,6 @@ def test_alert_rules_use_metrics_that_exist() -> None:
     assert used - our_metrics() == set()
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
-def test_prometheus_takes_the_alert_rules() -> None:
-    """Checked by Prometheus' own tool."""
-    checked = subprocess.run(
-        ["promtool", "check", "rules", str(HOME / "docs" / "alert-rules.yml")], capture_output=True, text=True
-    )
-    assert checked.returncode == 0, checked.stderr
-
-
 def test_every_log_event_is_documented_and_every_documented_one_exists() -> None:
     """Who reads a log at night looks the word up here."""
     documented = {event for cell in rows("Log events") for event in re.findall(r"`([a-z]+\.[a-z_]+)`", cell)}

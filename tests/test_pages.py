@@ -120,6 +120,31 @@ async def test_a_page_is_readable_where_the_scripts_cannot_load(serve: Callable[
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_a_page_is_readable_while_the_scripts_hang(serve: Callable[..., object], path: str) -> None:
+    """A firewall that swallows packets must not leave a white page for minutes."""
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as hole:
+        base = f"http://127.0.0.1:{hole.sockets[0].getsockname()[1]}"
+        url = await serve(base, None)  # type: ignore[misc]
+
+        def look() -> tuple[list[str], str]:
+            with browser(patient=False) as driver:
+                driver.get(f"{url}{path}")
+                painted = "return performance.getEntriesByType('paint').map((entry) => entry.name)"
+                WebDriverWait(driver, 20).until(lambda d: d.execute_script(painted))
+                return driver.execute_script(painted), driver.find_element(By.ID, "plain").text
+
+        painted, text = await asyncio.to_thread(look)
+    assert "first-contentful-paint" in painted
+    assert "/api/v1/chatwoot/alerts" in text
+
+
+@pytest.mark.browser
 def test_the_pinned_hashes_are_those_of_the_published_files(assets: Path) -> None:
     """A wrong hash blocks the script for everybody; none would let anybody's script in."""
     for path, integrity in (pages.SWAGGER_JS, pages.SWAGGER_CSS, pages.REDOC_JS):

@@ -196,7 +196,15 @@ async def test_a_message_is_cleaned(relay: RelayProcess, town: House, written: s
 
 @pytest.mark.parametrize(
     "url",
-    ["javascript:alert(1)", "ftp://x.example/y", "tg://user?id=1", "app.chatwoot.com/1", "https://", "http://a b/", "x"],
+    [
+        "javascript:alert(1)",
+        "ftp://x.example/y",
+        "tg://user?id=1",
+        "app.chatwoot.com/1",
+        "https://",
+        "http://a b/",
+        "x",
+    ],
 )
 async def test_a_link_that_is_not_of_the_web_is_text(relay: RelayProcess, town: House, url: str) -> None:
     """It is shown, for it may help; it must not be live."""

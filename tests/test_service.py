@@ -1,0 +1,150 @@
+"""What systemd sees of the relay: readiness, status, signs of life, and a port that outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from faults import FaultyTelegram, Script
+from relay_process import ALERTS, HOME, House, alert
+
+from chatwoot_relay.faketelegram import TOKEN
+
+PATIENCE = 15.0
+
+
+class Systemd(asyncio.DatagramProtocol):
+    """The other end of ``$NOTIFY_SOCKET``."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self._news = asyncio.Event()
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self.heard += data.decode().splitlines()
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def hears(self, line: str, *, after: int = 0) -> None:
+        """Wait until that was said, not counting the first *after* lines."""
+        async with asyncio.timeout(PATIENCE):
+            while line not in self.heard[after:]:
+                await self._news.wait()
+
+
+@pytest.fixture
+async def systemd(tmp_path: Path) -> AsyncIterator[tuple[Systemd, str]]:
+    address = str(tmp_path / "notify")
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    channel.bind(address)
+    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(Systemd, sock=channel)
+    yield protocol, address
+    transport.close()
+
+
+async def test_systemd_hears_of_readiness_trouble_life_and_the_end(home: House, systemd: tuple[Systemd, str]) -> None:
+    """READY=1 only once it listens; STATUS in words; WATCHDOG while all is well; STOPPING at the end."""
+    heard, address = systemd
+    telegram = home.telegram
+    assert isinstance(telegram, FaultyTelegram)
+    relay = await home.relay(NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000", RELAY_REPLY_TIMEOUT="0")
+    await heard.hears("READY=1")
+    await heard.hears("WATCHDOG=1")
+    await heard.hears("STATUS=nothing queued")
+    telegram.down = Script(status=401, body=b'{"ok":false,"error_code":401,"description":"Unauthorized"}')
+    await relay.alert()
+    async with asyncio.timeout(PATIENCE):
+        while not any(line.startswith("STATUS=1 queued, ") for line in heard.heard):
+            await heard.hears("WATCHDOG=1", after=len(heard.heard))
+    assert await relay.stop() == 0
+    await heard.hears("STOPPING=1")
+
+
+PLACE = """
+import os, sys
+os.dup2(int(sys.argv.pop(1)), 3)  # where systemd puts it
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+from chatwoot_relay.cli import main
+main(["serve"])
+"""
+
+
+@contextlib.asynccontextmanager
+async def activated(listener: socket.socket, folder: Path, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A relay that inherits its port."""
+    passed = fcntl.fcntl(listener.fileno(), fcntl.F_DUPFD, 100)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            PLACE,
+            str(passed),
+            cwd=folder,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(HOME),
+                "TELEGRAM_BOT_TOKEN": TOKEN,
+                "TELEGRAM_CHAT_ID": "-1001",
+                "TELEGRAM_API_URL": url,
+                "RELAY_RATE_LIMIT": "off",
+                "RELAY_PACING": "off",
+                "RELAY_PORT": "1",  # would fail
+            },
+            pass_fds=[passed],
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    finally:
+        os.close(passed)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_a_deploy_refuses_nobody(home: House, tmp_path: Path) -> None:
+    """The port outlives the process: who comes in between waits a moment, and is told 2xx."""
+    folder = tmp_path / "activated"
+    folder.mkdir()
+    answers: list[int] = []
+    over = asyncio.Event()
+
+    async def keep_posting(url: str) -> None:
+        async with aiohttp.ClientSession() as session:
+            while not over.is_set():
+                async with session.post(url + ALERTS, json=alert()) as answer:
+                    answers.append(answer.status)
+
+    async def answered(count: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while len(answers) < count:
+                await home.telegram.change()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        clients = [asyncio.create_task(keep_posting(url)) for _ in range(4)]
+        try:
+            for round_ in range(1, 4):
+                async with activated(listener, folder, home.url) as process:
+                    await answered(20 * round_)
+                    process.terminate()
+                    async with asyncio.timeout(PATIENCE):
+                        assert await process.wait() == 0
+            async with activated(listener, folder, home.url):
+                await answered(len(answers) + 20)
+                over.set()
+                async with asyncio.timeout(PATIENCE):
+                    await asyncio.gather(*clients)
+        finally:
+            for client in clients:
+                client.cancel()
+    assert set(answers) <= {200, 202}
