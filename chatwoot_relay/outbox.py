@@ -231,7 +231,7 @@ _WHERE = {  # constants, for only so are the partial indexes used
 
 # Each statement gives up the interpreter's lock and has to win it back from the loop's thread: whatever is done for
 # every delivery is one statement, its triggers do the rest.
-_ENQUEUE = """
+_ENQUEUE = """\
 INSERT INTO deliveries (id, state, destination, conversation, memory, rank, content, accepted_at, born, since, held)
 SELECT :id, 'pending', :destination, :conversation, :memory, :rank, :content, :wall, :now, :now,
     coalesce((SELECT seconds FROM held WHERE destination = :destination), 0)
@@ -243,18 +243,18 @@ RETURNING (
     )
 )
 """
-_DELIVERY = """
+_DELIVERY = """\
 SELECT d.seq, d.conversation, d.id, d.content, d.rank, d.accepted_at, d.attempts, d.ambiguous, d.born, d.since, d.held,
     a.chat_id, a.message_id
-FROM {} CROSS JOIN deliveries d ON d.seq = l.head
+FROM {} CROSS JOIN deliveries d ON d.seq = heads.head
 LEFT JOIN conversations c ON c.key = d.memory LEFT JOIN deliveries a ON a.id = c.alert
-ORDER BY l.rank, l.head
+ORDER BY heads.rank, heads.head
 """
-_HEAD = _DELIVERY.format("(SELECT ? AS head, 0 AS rank) l")
+_HEAD = _DELIVERY.format("(SELECT ? AS head, 0 AS rank) heads")
 _HEADS = _DELIVERY.format(
-    "(SELECT rank, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 ORDER BY rank, head LIMIT ?) l"
+    "(SELECT rank, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 ORDER BY rank, head LIMIT ?) heads"
 )
-_NOTE = f"""
+_NOTE = f"""\
 UPDATE deliveries SET reason = :reason, history = json_insert(
         CASE WHEN json_array_length(history) < {HISTORY_KEPT} THEN history ELSE json_remove(history, '$[0]') END,
         '$[#]', json_array(:wall, :outcome, :reason)
@@ -266,10 +266,10 @@ _SETTLE = (
     + "RETURNING destination, conversation"
 )
 _OWED = "FROM deliveries WHERE destination = :destination AND conversation = :conversation AND state = 'pending'"
-_EMPTY_LANE = f"""
+_EMPTY_LANE = f"""\
 DELETE FROM lanes WHERE destination = :destination AND conversation = :conversation AND NOT EXISTS (SELECT 1 {_OWED})
 """  # noqa: S608
-_REFRESH = f"""
+_REFRESH = f"""\
 INSERT INTO lanes (destination, conversation, rank, head, due)
 SELECT :destination, :conversation, rank, head, :due
 FROM (SELECT (SELECT min(rank) {_OWED}) AS rank, (SELECT min(seq) {_OWED}) AS head) WHERE head IS NOT NULL

@@ -471,7 +471,7 @@ class Sender:
         """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not at the first."""
         while True:
             try:
-                return await self._outbox.do(mark)
+                return await self._outbox.do(mark, patient=True)
             except OutboxUnavailable:
                 late()
                 await self._clock.sleep(1.0)

@@ -25,6 +25,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 MAX_BATCH = 512
+PATIENCE = 0.002  # seconds that what nobody waits for may wait for the commit of what somebody does
 FREE_DISK = 64 * 1024 * 1024
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -37,6 +38,7 @@ Claims = tuple[list[Delivery], list[Died]]
 class _Item(Generic[T]):
     run: Callable[[Store], T]
     future: asyncio.Future[T]
+    patient: bool = False
 
 
 @attrs.define(eq=False)
@@ -124,14 +126,17 @@ class Outbox:
         """The outbox's clock: goes with the monotonic one; across a restart with the wall's, one day at most."""
         return self._base + self.clock.monotonic()
 
-    async def do(self, run: Callable[[Store], T]) -> T:
-        """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk."""
+    async def do(self, run: Callable[[Store], T], *, patient: bool = False) -> T:
+        """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk.
+
+        The *patient* goes with another's commit if one comes in a moment.
+        """
         if self.dead.done():
             raise OutboxUnavailable("the outbox's thread has died")
         future: asyncio.Future[T] = self._loop.create_future()
         self._asked.add(future)
         future.add_done_callback(self._asked.discard)
-        self._queue.put(_Item(run, future))
+        self._queue.put(_Item(run, future, patient))
         return await future
 
     def stand(self) -> Place:
@@ -139,7 +144,7 @@ class Outbox:
         return Place(self._loop.create_future())
 
     def park(self, standing: Place, run: Callable[[Store], Claims] | None) -> None:
-        """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried at once."""
+        """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried soon."""
         self._queue.put(_Park(standing, run))
 
     def refusal(self) -> str | None:
@@ -223,7 +228,8 @@ class Outbox:
     def _batch(self, first: _Item[Any] | _Park | None) -> bool:
         """Everything that waits, in one transaction and one sync."""
         items: list[_Item[Any]] = []
-        going = True
+        going, hurry = True, False
+        patience = self.clock.monotonic() + PATIENCE
         entry: _Item[Any] | _Park | None = first
         while True:
             if entry is None:
@@ -233,10 +239,12 @@ class Outbox:
                 self._standing = entry.standing if entry.run and not entry.standing.served else None
             else:
                 items.append(entry)
+                hurry = hurry or not entry.patient
             if not going or len(items) >= MAX_BATCH:
                 break
             try:
-                entry = self._queue.get_nowait()
+                wait = 0.0 if hurry else max(0.0, patience - self.clock.monotonic())
+                entry = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
             except queue.Empty:
                 break
         outcomes: list[_Outcome] = []
