@@ -208,6 +208,7 @@ class Sender:
             await self._changed.wait()
             self._changed.clear()
             if timer is not None:
+                timer.remove_done_callback(self._nudge)  # or its end would begin the next turn, without an end
                 timer.cancel()
             if self._error is not None:
                 raise self._error
@@ -470,7 +471,7 @@ class Sender:
         """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not at the first."""
         while True:
             try:
-                return await self._outbox.do(mark)
+                return await self._outbox.do(mark, patient=True)
             except OutboxUnavailable:
                 late()
                 await self._clock.sleep(1.0)

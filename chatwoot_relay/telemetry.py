@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import functools
@@ -28,6 +29,7 @@ PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>
 COLOURS = {"debug": 90, "info": 32, "warning": 33, "error": 31, "critical": 35}
 FRAMES = 6  # of ours, the innermost, are told of an exception
 LONGEST_TEXT = 1000  # characters of one value; what is longer is no fact any more
+FLUSH_AFTER = 0.02  # seconds that a line may wait for company
 SHORTEST_SECRET = 4  # masking a shorter one would garble every line
 SHAPES = (
     r"/bot[0-9]+:[^/\s]+|token=[^&\s\"']+|Bearer \S+|Basic \S+"  # each begins with a letter or sign: re is fast then
@@ -94,16 +96,30 @@ def process_crashed(kind: type[BaseException], error: BaseException | None, trac
 
 
 class Forgiving:
-    """A stream whose reader may go away: a log line that nobody can read must not stop an alert."""
+    """A stream whose reader may go away: a log line that nobody can read must not stop an alert.
+
+    Where a loop runs, the lines of a moment are written together: a call of the system for each is dear.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._due: asyncio.TimerHandle | None = None
 
     def write(self, line: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):  # ValueError: closed
             self._file.write(line)
 
     def flush(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._flush()
+            return
+        if self._due is None:
+            self._due = loop.call_later(FLUSH_AFTER, self._flush)
+
+    def _flush(self) -> None:
+        self._due = None
         with contextlib.suppress(OSError, ValueError):
             self._file.flush()
 

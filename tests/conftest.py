@@ -15,6 +15,9 @@ from faults import FaultyTelegram
 from hypothesis import settings
 from relay_process import RELAY_TOKEN, WEBHOOK_SECRET, House, RelayProcess, house
 
+settings.register_profile("ours", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("ours")
+
 if "stream_writer" in inspect.signature(ClientResponse).parameters:
 
     class _Response(ClientResponse):
@@ -25,9 +28,6 @@ if "stream_writer" in inspect.signature(ClientResponse).parameters:
             super().__init__(*args, **kwargs)
 
     aioresponses.core.ClientResponse = _Response  # type: ignore[misc]
-
-settings.register_profile("ours", deadline=None)  # a busy machine is no fault of the code
-settings.load_profile("ours")
 
 
 @pytest.fixture
