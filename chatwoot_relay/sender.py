@@ -208,7 +208,6 @@ class Sender:
             await self._changed.wait()
             self._changed.clear()
             if timer is not None:
-                timer.remove_done_callback(self._nudge)  # or its end would begin the next turn, without an end
                 timer.cancel()
             if self._error is not None:
                 raise self._error

@@ -140,6 +140,7 @@ async def test_a_claim_that_fails_is_a_bug_that_ends_it(tmp_path: Path) -> None:
     """Tried again with every batch, it would hold up everyone for ever."""
     outbox = Outbox(tmp_path / "outbox.db", clock=FakeClock())
     outbox.open()
+    await owe(outbox, "a")
     outbox.park(outbox.stand(), lambda store: {}["a bug"])
     with pytest.raises(KeyError, match="a bug"):
         await outbox.dead
