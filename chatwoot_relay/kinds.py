@@ -81,7 +81,7 @@ def url(text: str) -> str:
         good = False
     if not good or re.search(r"\s", text):
         raise ValueError("is not a URL: it begins with http:// or https:// and names a host")
-    if parts.username is not None or parts.query or parts.fragment or re.search(r"/bot[0-9]+:", text):
+    if parts.username is not None or re.search(r"[?#]|/bot[0-9]+:", text):
         raise ValueError("has a password, a token, a ? or a # in it: give the base URL alone")
     return text.rstrip("/")
 
@@ -120,7 +120,7 @@ def duration(low: float, high: float = LONGEST) -> Callable[[str], float]:
             raise ValueError("is not a duration: write 90s, 15m, 72h, 7d or seconds")
         seconds = float(found[1]) * UNITS[found[2]]
         if not low <= seconds <= high:
-            raise ValueError(f"is outside of {low:g} to {high:g} seconds")
+            raise ValueError(f"is outside of {low:.0f} to {high:.0f} seconds")
         return seconds
 
     return parse

@@ -148,8 +148,8 @@ def load(environ: Mapping[str, str], *, directory: Path, only: Collection[str] |
             continue
         source, text = found
         try:
-            if re.search(r"[\x00-\x1f\x7f]", text):
-                raise ValueError("has a line break or another control character in it")
+            if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text):  # a surrogate was a byte that is no UTF-8
+                raise ValueError("has a line break or another control character in it, or is not UTF-8")
             values[field.name] = field.metadata["parse"](text)
         except ValueError as error:
             complaints.append(f"{source} {error}")
@@ -157,7 +157,8 @@ def load(environ: Mapping[str, str], *, directory: Path, only: Collection[str] |
     if state and (only is None or "relay_database" in only):
         values.setdefault("relay_database", Path(state) / "outbox.db")
     exposed = (only is None or "relay_token" in only) and not is_loopback(values.get("relay_host", "127.0.0.1"))
-    if exposed and not values.get("relay_allow_anonymous") and not values.get("relay_token"):
+    told = any(complaint.startswith("RELAY_TOKEN") for complaint in complaints)
+    if exposed and not values.get("relay_allow_anonymous") and not values.get("relay_token") and not told:
         complaints.append(
             "RELAY_TOKEN is missing: RELAY_HOST is reachable from other machines, so set a shared secret "
             "(openssl rand -hex 32), or RELAY_ALLOW_ANONYMOUS=yes to let anyone post"

@@ -110,6 +110,8 @@ def test_each_kind_of_value_is_understood(tmp_path: Path, name: str, text: str, 
         ("TELEGRAM_API_URL", "https://api.telegram.org/bot123:abc", "base URL alone"),
         ("CHATWOOT_URL", "https://me:hunter2@host", "base URL alone"),
         ("CHATWOOT_URL", "https://host/?a=b", "base URL alone"),
+        ("CHATWOOT_URL", "https://host/?", "base URL alone"),
+        ("CHATWOOT_URL", "https://host/#", "base URL alone"),
         ("CHATWOOT_ACCOUNT_ID", "-1", "whole number"),
         ("CHATWOOT_WEBHOOK_SECRET", "one,,two", "single commas"),
         ("RELAY_HOST", "http://0.0.0.0", "127.0.0.1"),
@@ -124,11 +126,12 @@ def test_each_kind_of_value_is_understood(tmp_path: Path, name: str, text: str, 
         ("RELAY_EVENTS", "useful,,", "useful, all, handoff"),
         ("RELAY_PACING", "on", "telegram, off"),
         ("RELAY_MAX_AGE", "0", "outside"),
-        ("RELAY_MAX_AGE", "99999999d", "outside"),
+        ("RELAY_MAX_AGE", "99999999d", "outside of 1 to 315360000 seconds"),
         ("RELAY_LOG_LEVEL", "loud", "debug, info"),
         ("RELAY_LOG_FORMAT", "xml", "auto, json"),
         ("RELAY_DOCS", "2", "on nor off"),
         ("RELAY_DATABASE", "a\nb", "control character"),
+        ("RELAY_TOKEN", "hunter2\udcff", "not UTF-8"),
     ],
 )
 def test_a_complaint_names_the_variable_and_the_next_step_but_not_the_value(
@@ -212,7 +215,7 @@ def test_a_file_that_cannot_be_used_is_a_complaint(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xff\xfe")
     (tmp_path / "large").write_text("x" * (settings.LARGEST_FILE + 1))
     for path, reason in [("gone", "cannot be read"), ("empty", "empty"), ("latin", "UTF-8"), ("large", "too large")]:
-        (complaint,) = complaints(tmp_path, RELAY_TOKEN_FILE=str(tmp_path / path))
+        (complaint,) = complaints(tmp_path, RELAY_HOST="0.0.0.0", RELAY_TOKEN_FILE=str(tmp_path / path))
         assert complaint.startswith("RELAY_TOKEN_FILE")
         assert reason in complaint
 
