@@ -112,8 +112,13 @@ class Libraries(logging.Handler):
     """Brings what aiohttp, asyncio and the rest have to say into our form."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            said = record.getMessage()
+        except Exception:  # arguments that do not fit must not fail who logs
+            said = str(record.msg)
+        level = min(50, record.levelno // 10 * 10)  # libraries may have levels of their own
         structlog.get_logger().log(
-            record.levelno, "library.logged", library=record.name, said=record.getMessage(), exc_info=record.exc_info
+            level, "library.logged", library=record.name, said=said, exc_info=record.exc_info
         )
 
 

@@ -256,6 +256,19 @@ def test_libraries_speak_in_our_form_and_warnings_too() -> None:
     assert second["library"] == "py.warnings"
 
 
+def test_a_library_that_logs_wrongly_is_logged_all_the_same() -> None:
+    """Arguments that do not fit, and levels that we do not know, must not fail an alert."""
+    stream = set_up()
+    logging.getLogger("x").warning("%d of %d", "one")
+    logging.getLogger("x").log(25, "notice")
+    logging.getLogger("x").log(70, "alarm")
+    assert [(line["level"], line["said"]) for line in lines(stream)] == [
+        ("warning", "%d of %d"),
+        ("info", "notice"),
+        ("critical", "alarm"),
+    ]
+
+
 def test_what_is_below_the_level_is_not_written() -> None:
     """RELAY_LOG_LEVEL."""
     stream = set_up(level="warning")
