@@ -43,9 +43,14 @@ class Bot:
     async def ask(self, method: str, **payload: Any) -> Answer:
         """Telegram's answer, whatever it is. Raises Unusable where none came."""
         answer = await self.telegram.call(method, payload, timeout=PATIENCE)
-        if isinstance(answer, Answer) and answer.body is not None:
+        if not isinstance(answer, Answer):
+            why = answer.reason
+        elif answer.body is None:
+            why = f"HTTP {answer.status} without JSON"
+        elif answer.status == 429 or answer.status >= 500:  # says nothing of what was asked
+            why = said(answer)
+        else:
             return answer
-        why = f"HTTP {answer.status} without JSON" if isinstance(answer, Answer) else answer.reason
         raise Unusable(f"Telegram does not answer ({why})")
 
     async def result(self, method: str, **payload: Any) -> dict[str, Any] | None:
@@ -63,8 +68,8 @@ async def open_bot(settings: Settings) -> AsyncIterator[Bot]:
 
 
 def said(answer: Answer) -> str:
-    words = str((answer.body or {}).get("description", f"HTTP {answer.status}"))
-    return printable(words.removeprefix("Bad Request: ").removeprefix("Forbidden: "))
+    words = str((answer.body or {}).get("description") or "")
+    return printable(words.removeprefix("Bad Request: ").removeprefix("Forbidden: ")) or f"HTTP {answer.status}"
 
 
 def printable(text: str) -> str:

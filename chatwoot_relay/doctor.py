@@ -26,6 +26,7 @@ import click
 
 from . import settings as configuration
 from .chats import Bot, Unusable, open_bot, printable, said, title
+from .chatwoot import KNOWN_EVENTS
 from .control import ask
 from .errors import ConfigurationError, RelayError
 from .outbox import APPLICATION_ID, SCHEMA_VERSION
@@ -62,9 +63,16 @@ class Finding:
 # --- What can be seen from here ---
 
 
-def check_settings(environ: Mapping[str, str], directory: Path, settings: Settings) -> Iterator[Finding]:
+def check_names(environ: Mapping[str, str], directory: Path) -> Iterator[Finding]:
+    """A mistyped name is why another is missing."""
     for warning in configuration.unknown(environ, directory=directory):
         yield Finding("settings", "warn", warning, "correct or remove it")
+
+
+def check_settings(settings: Settings) -> Iterator[Finding]:
+    for name in configuration.unknown_events(settings, KNOWN_EVENTS):
+        what = f"RELAY_EVENTS has {name}, which Chatwoot never sends"
+        yield Finding("settings", "warn", what, "correct or remove it")
     yield Finding("settings", "ok", "complete and well-formed")
     opened = configuration.open_routes(settings)
     public = not configuration.is_loopback(settings.relay_host)
@@ -123,6 +131,8 @@ def check_outbox(path: Path, *, state: str = "") -> Finding:
         return Finding(
             "outbox", "fail", f"{path} is another program's", "set RELAY_DATABASE to a file of ours or a new one"
         )
+    if not os.access(path, os.W_OK):
+        return Finding("outbox", "fail", f"{path} is not writable", "run as the service's user, or mend its owner")
     if version > SCHEMA_VERSION:
         return Finding("outbox", "fail", f"{path} is of a newer version", "upgrade chatwoot-relay again")
     if path.stat().st_mode & 0o077:
@@ -164,7 +174,7 @@ async def running_status(path: Path) -> dict[str, Any] | None:
     try:
         async with asyncio.timeout(PATIENCE):
             status = await ask(path, "status")
-            return {**status, "tally": await ask(path, "tally")}
+            return {**status, "dead": dict(await ask(path, "tally")).get("dead")}
     except (aiohttp.ClientError, RelayError, OSError, ValueError, TypeError):
         return None
 
@@ -178,8 +188,7 @@ def check_service(status: Mapping[str, Any] | None) -> Iterator[Finding]:
         yield Finding("service", "fail", f"{status.get('status')}: {trouble}", "mend that; it goes on by itself")
     else:
         yield Finding("service", "ok", f"running: {status.get('describe', 'healthy')}")
-    dead = (status["tally"] or {}).get("dead")
-    if dead:
+    if dead := status["dead"]:
         todo = "`chatwoot-relay outbox list --state dead` says why; `outbox redrive` tells them"
         yield Finding("service", "warn", f"{dead} dead letters", todo)
     refused = status.get("signature_refusals") or {}
@@ -325,12 +334,13 @@ async def check_send(settings: Settings, bot: Bot) -> Finding:
 
 async def examine(environ: Mapping[str, str], *, directory: Path, send: bool, now: float) -> list[Finding]:
     """Everything that can be found out, in the order in which to mend it."""
+    found = [*check_names(environ, directory)]
     try:
         settings = configuration.load(environ, directory=directory)
     except ConfigurationError as error:
-        return [Finding("settings", "fail", *complaint.split(": ", 1)) for complaint in error.complaints]
+        return found + [Finding("settings", "fail", *complaint.split(": ", 1)) for complaint in error.complaints]
     path, state = settings.relay_database, environ.get("STATE_DIRECTORY", "").split(":")[0]
-    found = [*check_settings(environ, directory, settings), check_links(settings), check_outbox(path, state=state)]
+    found += [*check_settings(settings), check_links(settings), check_outbox(path, state=state)]
     found += check_service(await running_status(path))
     async with open_bot(settings) as bot:
         found += [finding async for finding in check_telegram(settings, bot, send=send, now=now)]

@@ -22,7 +22,6 @@ from chatwoot_relay import doctor
 from chatwoot_relay.doctor import Finding
 from chatwoot_relay.faketelegram import TOKEN, Complaint
 from chatwoot_relay.outbox import APPLICATION_ID, SCHEMA_VERSION
-from chatwoot_relay.settings import Secret, Settings
 
 NOW = 1_800_000_000.0
 
@@ -104,9 +103,17 @@ async def test_open_routes_are_named(tmp_path: Path, environ: dict[str, str], ex
 
 
 async def test_a_mistyped_variable_is_named(tmp_path: Path) -> None:
-    """It is ignored in silence otherwise."""
-    found = await examine(FaultyTelegram(), tmp_path, RELAY_TOKN="x")
-    assert "do you mean RELAY_TOKEN?" in found[0].what
+    """It is ignored in silence otherwise; where its namesake is missing most of all."""
+    for environ in ({}, {"RELAY_PORT": "x"}):
+        found = await examine(FaultyTelegram(), tmp_path, RELAY_TOKN="hunter2", **environ)
+        assert "do you mean RELAY_TOKEN?" in found[0].what
+        assert "hunter2" not in str(found)
+
+
+async def test_an_event_that_chatwoot_never_sends_is_named(tmp_path: Path) -> None:
+    """A mistyped one forwards nothing."""
+    found = await examine(FaultyTelegram(), tmp_path, RELAY_EVENTS="useful,mesage_created")
+    assert found[0].what == "RELAY_EVENTS has mesage_created, which Chatwoot never sends"
 
 
 @pytest.mark.parametrize(
@@ -190,6 +197,18 @@ def test_each_fault_of_an_outbox_is_told_apart(tmp_path: Path) -> None:
     assert "cannot be read" in doctor.check_outbox(make_directory(tmp_path / "folder.db")).what
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_what_is_not_ours_to_write_is_told(tmp_path: Path) -> None:
+    """It was once started by another user; the service would not start."""
+    path = tmp_path / "outbox.db"
+    make_outbox(path)
+    path.chmod(0o400)
+    assert doctor.check_outbox(path).what == f"{path} is not writable"
+    tmp_path.chmod(0o500)
+    assert doctor.check_outbox(path).what == f"{tmp_path} is not writable"
+    tmp_path.chmod(0o700)
+
+
 def make_directory(path: Path) -> Path:
     path.mkdir()
     return path
@@ -244,9 +263,10 @@ async def test_a_healthy_service_is_a_tick(tmp_path: Path) -> None:
     assert found == Finding("service", "ok", "running: 3 queued")
 
 
-async def test_a_stranger_on_the_socket_is_no_service(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [5, [], {}])
+async def test_a_stranger_on_the_socket_is_no_service(tmp_path: Path, status: Any) -> None:
     """It must not break the check."""
-    runner = await serve_status(tmp_path / "outbox.db.sock", 5)
+    runner = await serve_status(tmp_path / "outbox.db.sock", status, [1])
     try:
         assert only(await examine(FaultyTelegram(), tmp_path), "service").what == "not running here"
     finally:
@@ -263,6 +283,21 @@ async def test_a_wrong_token_is_named(tmp_path: Path, token: str, said: str) -> 
     assert found[-1] == Finding(
         "token", "fail", f"Telegram refuses the token: {said}", "copy it whole from @BotFather: /mybots"
     )
+
+
+@pytest.mark.parametrize("code", [429, 500, 502])
+async def test_a_telegram_in_trouble_is_no_wrong_token(tmp_path: Path, code: int) -> None:
+    """Who believes it makes a new token for nothing."""
+    telegram = FaultyTelegram()
+    telegram.script(refusal(code, "Some trouble"), method="getMe")
+    assert (await examine(telegram, tmp_path))[-1].what.endswith("Telegram does not answer (Some trouble)")
+
+
+async def test_a_refusal_without_words_is_told_by_its_number(tmp_path: Path) -> None:
+    """Nothing to wrap must not break the report."""
+    telegram = FaultyTelegram()
+    telegram.script(refusal(401, ""), method="getMe")
+    assert "HTTP 401" in doctor.report(await examine(telegram, tmp_path))
 
 
 async def test_without_a_network_all_else_is_still_checked(tmp_path: Path) -> None:
@@ -476,13 +511,6 @@ def test_machines_get_json() -> None:
         False,
         {"name": "clock", "verdict": "warn", "what": "31 s slow", "todo": "timedatectl set-ntp true"},
     )
-
-
-def test_settings_alone_make_no_finding_of_a_secret() -> None:
-    """Whatever is shown may be pasted into a ticket."""
-    settings = Settings(telegram_bot_token=Secret("1:s3cret"), telegram_chat_id=1, relay_token=Secret("hunter2"))
-    found = list(doctor.check_settings({"RELAY_TOKN": "hunter2"}, Path("/nonexistent"), settings))
-    assert "hunter2" not in str(found)
 
 
 # --- the command ---
