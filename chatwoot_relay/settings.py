@@ -23,6 +23,10 @@ from .kinds import Secret as Secret
 from .kinds import is_loopback as is_loopback
 
 LARGEST_FILE = 64 * 1024  # bytes of a file that holds one value
+EXPOSED = (
+    "RELAY_TOKEN is missing: the port is reachable from other machines, so set a shared secret "
+    "(openssl rand -hex 32), or RELAY_ALLOW_ANONYMOUS=yes to let anyone post"
+)
 EVENT_WORDS = frozenset({"useful", "all", "handoff"})
 
 
@@ -159,10 +163,7 @@ def load(environ: Mapping[str, str], *, directory: Path, only: Collection[str] |
     exposed = (only is None or "relay_token" in only) and not is_loopback(values.get("relay_host", "127.0.0.1"))
     told = any(complaint.startswith("RELAY_TOKEN") for complaint in complaints)
     if exposed and not values.get("relay_allow_anonymous") and not values.get("relay_token") and not told:
-        complaints.append(
-            "RELAY_TOKEN is missing: RELAY_HOST is reachable from other machines, so set a shared secret "
-            "(openssl rand -hex 32), or RELAY_ALLOW_ANONYMOUS=yes to let anyone post"
-        )
+        complaints.append(EXPOSED)
     if complaints:
         raise ConfigurationError(*complaints)
     return Settings(**values)

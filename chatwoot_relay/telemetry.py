@@ -117,9 +117,7 @@ class Libraries(logging.Handler):
         except Exception:  # arguments that do not fit must not fail who logs
             said = str(record.msg)
         level = min(50, record.levelno // 10 * 10)  # libraries may have levels of their own
-        structlog.get_logger().log(
-            level, "library.logged", library=record.name, said=said, exc_info=record.exc_info
-        )
+        structlog.get_logger().log(level, "library.logged", library=record.name, said=said, exc_info=record.exc_info)
 
 
 @attrs.frozen
