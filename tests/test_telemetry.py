@@ -70,19 +70,18 @@ def test_a_terminal_gets_a_line_for_people() -> None:
     """Who starts it by hand reads along, in colours unless they are not wanted."""
     stream = set_up(Terminal())
     structlog.get_logger().warning("outbox.opened", path="/x.db", why="a b", rows=3)
-    assert b"\x1b[33mwarning" in stream.getvalue()
+    assert b"\x1b[33m\x1b[1mwarning" in stream.getvalue()
     stream = set_up(Terminal(), NO_COLOR="1")
     structlog.get_logger().warning("outbox.opened", path="/x.db", why="a b", rows=3)
-    assert re.fullmatch(
-        rb'\d\d:\d\d:\d\d warning  outbox.opened            path=/x.db why="a b" rows=3\n', stream.getvalue()
-    )
+    line = rb"\d\d:\d\d:\d\d \[warning  \] outbox.opened +path=/x.db why='a b' rows=3\n"
+    assert re.fullmatch(line, stream.getvalue())
 
 
 def test_the_form_can_be_chosen() -> None:
     """A container without a terminal may be read by people all the same, and the other way round."""
     stream = set_up(form="console")
     structlog.get_logger().info("a.b")
-    assert stream.getvalue().endswith(b"info     a.b\n")
+    assert stream.getvalue().endswith(b"[info     ] a.b\n")
     stream = set_up(Terminal(), form="json")
     structlog.get_logger().info("a.b")
     assert lines(stream)[0]["event"] == "a.b"
