@@ -29,6 +29,7 @@ from .chats import Bot, Unusable, open_bot, printable, said, title
 from .chatwoot import KNOWN_EVENTS
 from .control import ask
 from .errors import ConfigurationError, RelayError
+from .kinds import is_loopback
 from .outbox import APPLICATION_ID, SCHEMA_VERSION
 from .settings import Settings
 from .telegram import GENERAL_TOPIC, Answer
@@ -75,7 +76,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", "warn", what, "correct or remove it")
     yield Finding("settings", "ok", "complete and well-formed")
     opened = configuration.open_routes(settings)
-    public = not configuration.is_loopback(settings.relay_host)
+    public = not is_loopback(settings.relay_host)
     for route in opened:
         what, _, todo = route.partition(": ")
         where = "from other machines" if public else "on loopback; a proxy may publish it"

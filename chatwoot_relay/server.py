@@ -22,6 +22,7 @@ from .door import Door
 from .errors import ConfigurationError, RelayError, Taken
 from .handlers import RELAY, TEAM, Relay, problem, standing
 from .housekeeping import keep
+from .kinds import is_loopback
 from .metrics import Metrics, Standing
 from .notify import inherited_sockets, notify, watchdog_interval
 from .openapi import ROUTES
@@ -29,7 +30,7 @@ from .pacing import Pace
 from .protocol import Runner
 from .render import Links
 from .sender import BOT, Destination, Sender
-from .settings import EXPOSED, Settings, is_loopback, open_routes, unknown_events
+from .settings import EXPOSED, Settings, open_routes, unknown_events
 from .telegram import Telegram, open_session
 from .writer import Outbox
 

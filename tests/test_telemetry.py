@@ -19,7 +19,8 @@ import structlog
 
 from chatwoot_relay import telemetry
 from chatwoot_relay.errors import ConfigurationError
-from chatwoot_relay.settings import Secret, Settings
+from chatwoot_relay.kinds import Secret
+from chatwoot_relay.settings import Settings
 
 SECRETS = ["123456:AAF-bot-token", "s3cret&more", "abc"]
 
@@ -258,7 +259,7 @@ def test_libraries_speak_in_our_form_and_warnings_too() -> None:
 def test_a_library_that_logs_wrongly_is_logged_all_the_same() -> None:
     """Arguments that do not fit, and levels that we do not know, must not fail an alert."""
     stream = set_up()
-    logging.getLogger("x").warning("%d of %d", "one")
+    logging.getLogger("x").warning("%d of %d", "one")  # noqa: PLE1206
     logging.getLogger("x").log(25, "notice")
     logging.getLogger("x").log(70, "alarm")
     assert [(line["level"], line["said"]) for line in lines(stream)] == [
