@@ -13,7 +13,6 @@ import sqlite3
 import struct
 import sys
 import textwrap
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ import click
 from . import settings as configuration
 from .chats import Bot, Reply, Unusable, open_bot, printable, title
 from .chatwoot import KNOWN_EVENTS
+from .clock import Clock
 from .control import ask
 from .errors import ConfigurationError, RelayError
 from .kinds import is_loopback
@@ -311,7 +311,7 @@ def report(findings: Iterable[Finding], *, width: int = 80, fancy: bool = True) 
 
 def run_doctor(environ: Mapping[str, str], *, directory: Path, send: bool, as_json: bool) -> int:
     """`chatwoot-relay doctor`; its exit code. A warning is no failure."""
-    findings = asyncio.run(examine(environ, directory=directory, send=send, now=time.time()))
+    findings = asyncio.run(examine(environ, directory=directory, send=send, now=Clock().wall()))
     well = all(finding.verdict != "fail" for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": well, "checks": [attrs.asdict(finding) for finding in findings]}, indent=2))

@@ -208,6 +208,7 @@ class Sender:
             await self._changed.wait()
             self._changed.clear()
             if timer is not None:
+                timer.remove_done_callback(self._nudge)  # or its end would begin the next turn, without an end
                 timer.cancel()
             if self._error is not None:
                 raise self._error
@@ -470,7 +471,7 @@ class Sender:
         """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not at the first."""
         while True:
             try:
-                return await self._outbox.do(mark)
+                return await self._outbox.do(mark, patient=True)
             except OutboxUnavailable:
                 late()
                 await self._clock.sleep(1.0)
@@ -588,8 +589,9 @@ class Sender:
 
     # --- small things ---
 
-    def _nudge(self, _: object) -> None:
-        self._changed.set()
+    def _nudge(self, done: asyncio.Future[Any]) -> None:
+        if not done.cancelled():  # a turn cancels its timer: were that a reason for a turn, there would be no end
+            self._changed.set()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

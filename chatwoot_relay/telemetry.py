@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import functools
 import logging
 import os
 import re
-import sqlite3
 import sys
 import threading
 import traceback
@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import BinaryIO, cast
 from urllib.parse import quote
 
-import attrs
 import structlog
 from msgspec.json import encode
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -27,12 +26,12 @@ from .errors import RelayError
 
 PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
 FRAMES = 6  # of ours, the innermost, are told of an exception
+FLUSH_AFTER = 0.02  # seconds that a line may wait for company
 LONGEST_TEXT = 1000  # characters of one value; what is longer is no fact any more
 SHORTEST_SECRET = 4  # masking a shorter one would garble every line
 SHAPES = r"(/bot(?=[0-9]+:)|token=|Bearer |Basic )[^\s\"']+"  # of secrets that are not ours
-FORGERY = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)  # could end, colour or reorder a line
+# What could end, colour or reorder a line.
+FORGERY = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 HOME = str(Path(__file__).parent)
 
 
@@ -100,19 +99,31 @@ def process_crashed(kind: type[BaseException], error: BaseException | None, trac
         structlog.get_logger().critical("process.crashed", exc_info=(kind, error, trace))
 
 
-@attrs.frozen
 class Forgiving:
-    """A stream whose reader may go away: a log line that nobody can read must not stop an alert."""
+    """A stream whose reader may go away: a log line that nobody can read must not stop an alert.
 
-    file: BinaryIO
+    Where a loop runs, the lines of a moment are written together: a call of the system for each is dear.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._due: asyncio.TimerHandle | None = None
 
     def write(self, line: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):  # ValueError: closed
-            self.file.write(line)
+            self._file.write(line)
 
     def flush(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            self._due = self._due or loop.call_later(FLUSH_AFTER, self._flush)
+        except RuntimeError:  # no loop here
+            self._flush()
+
+    def _flush(self) -> None:
+        self._due = None
         with contextlib.suppress(OSError, ValueError):
-            self.file.flush()
+            self._file.flush()
 
 
 class Libraries(logging.Handler):
@@ -151,15 +162,13 @@ class Clean:
         if not isinstance(error, BaseException):
             return {}
         cause = error.__cause__ or error.__context__
-        return {
-            "error": self.words(error),
-            **({"cause": self.words(cause)} if cause else {}),
-            "where": where(error),
-        }
+        told: dict[str, object] = {"error": self.words(error), "where": where(error)}
+        return {**told, "cause": self.words(cause)} if cause else told
 
     def words(self, error: BaseException) -> str:
         """Only machinery's own complaints are quoted; a ValueError, say, may hold what a customer wrote."""
-        machinery = isinstance(error, OSError | RelayError | sqlite3.Error)
+        sqlite = any(base.__module__ == "sqlite3" for base in type(error).__mro__)
+        machinery = isinstance(error, OSError | RelayError) or sqlite
         return f"{type(error).__name__}: {error}" if self._detailed or machinery else type(error).__name__
 
     def value(self, value: object) -> object:
