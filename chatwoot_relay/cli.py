@@ -62,10 +62,10 @@ def main() -> None:
 @main.command(epilog="\b\n" + help_text())
 def serve() -> None:
     """Run the service. Everything is set by environment variables, listed below."""
+    for warning in unknown(os.environ, directory=Path.cwd()):  # first, for it is why another is missing
+        click.echo(f"chatwoot-relay: warning: {warning}", err=True)
     settings = _settings()
     _logs(settings)
-    for warning in unknown(os.environ, directory=Path.cwd()):
-        click.echo(f"chatwoot-relay: warning: {warning}", err=True)
     asyncio.run(run(settings))
 
 

@@ -25,7 +25,8 @@ from aiohttp import ClientSession, web
 from . import server
 from .clock import Clock
 from .faketelegram import TOKEN, FakeTelegram, Message
-from .settings import Settings, is_loopback, load
+from .kinds import is_loopback
+from .settings import Settings, load
 from .telemetry import set_up_logs
 
 PASSED = ("RELAY_HOST", "RELAY_PORT")
