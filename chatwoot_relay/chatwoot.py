@@ -398,7 +398,8 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     root: WireRoot = _read_root(document, WireRoot)
     simple = _is_simple(document, name)
     inner = document.get("conversation")
-    about_message = name in ("message_created", "message_updated") and not simple
+    shaped = "content" in document or "message_type" in document  # an event of a newer Chatwoot
+    about_message = not simple and (shaped or name in ("message_created", "message_updated"))
     nested = simple or about_message or name.startswith("conversation_typing_") or "status" not in document
     if nested and isinstance(inner, dict):
         conversation: WireConversation = _read_conversation(inner, WireConversation)
@@ -418,7 +419,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         message = _message(_read_message(document, WireMessage))
         if name == "message_created":
             key = message_key(account, message.id)
-        else:
+        elif name == "message_updated":
             content = (document.get("content"), document.get("content_attributes"))
             key = _content_key("updated", account, message.id, content)
     elif name == "conversation_updated" and any(change.name == "updated_at" for change in changes):

@@ -84,6 +84,16 @@ def test_an_unknown_event_is_told_in_the_general_form() -> None:
     assert facts(body)["Assigned to"] == "Anna Petrova"
 
 
+def test_an_unknown_event_about_a_message_tells_the_message() -> None:
+    """Its shape says what it is about, whatever its name."""
+    body = document("message_created--incoming-text") | {"event": "message_pinned"}
+    assert headline(body, mode="useful") == "🔔 message pinned: Jane Doe: Hello, where is my order #4521?"
+    assert tell(body, mode="useful").message == "Hello, where is my order #4521?"
+    bare = {"event": "shouted", "sender": {"name": "Ann", "email": "ann@x.example"}, "content": "hi"}
+    assert headline(bare, mode="useful") == "🔔 shouted: Ann: hi"
+    assert facts(bare)["Email"] == "ann@x.example"
+
+
 def test_stars_and_feedback_are_told() -> None:
     """The customer's verdict, in one line."""
     body = document("message_created--template-csat") | {"event": "message_updated"}
