@@ -43,11 +43,13 @@ _CHANNELS = {
 }
 
 
-# Every event that Chatwoot v4.15 sends, beside automation_event.*
+# Every event that Chatwoot v4.15 sends
 KNOWN_EVENTS = frozenset({
     "conversation_created", "conversation_status_changed", "conversation_updated", "conversation_opened",
     "conversation_resolved", "conversation_typing_on", "conversation_typing_off", "message_created", "message_updated",
     "contact_created", "contact_updated", "webwidget_triggered", "inbox_created", "inbox_updated", "macro.executed",
+    "automation_event.conversation_created", "automation_event.conversation_updated",
+    "automation_event.conversation_opened", "automation_event.conversation_resolved", "automation_event.message_created",
 })  # fmt: skip
 
 

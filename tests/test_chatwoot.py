@@ -352,6 +352,11 @@ def test_changes_are_read_from_any_list() -> None:
     assert len(read(body).changes) == chatwoot.MAX_ITEMS
 
 
+def test_every_event_of_the_samples_is_known() -> None:
+    """Who names one in RELAY_EVENTS must not be told that nobody sends it; rules have names of their own."""
+    assert {document(name)["event"] for name in NAMES} <= chatwoot.KNOWN_EVENTS
+
+
 # --- Keys ---
 
 
