@@ -197,5 +197,6 @@ class Decision:
     memory: Memory | None = None
     opens: bool = False  # an alert that opens an episode: later notices of the conversation reply to it
     said: Message | None = None  # the customer's words that the alert shows
+    wrote: bool = False  # these words are news: they are what opened it
     waited: float | None = None  # seconds until the first answer
     keys: tuple[str, ...] = ()

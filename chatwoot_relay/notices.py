@@ -49,7 +49,7 @@ def word(event: Event, decision: Decision) -> Content:
     """What a person is told of *event*, of which ``decision.what`` happened."""
     what = decision.what or What.UNKNOWN
     if what in _REASONS and event.conversation_id is not None:
-        return _alert(event, what, decision.said)
+        return _alert(event, what, decision.said, wrote=decision.wrote)
     headline, changed, message = _told(event, what, decision)
     return Notice(
         event=event.name,
@@ -141,9 +141,8 @@ def _until(timestamp: str) -> str:
 # --- Alerts ---
 
 
-def _alert(event: Event, what: What, said: Message | None) -> Alert:
-    own = said is not None and (said is event.message or said is event.last)
-    reason = (own and _WROTE_AGAIN.get(what)) or _REASONS[what]
+def _alert(event: Event, what: What, said: Message | None, *, wrote: bool) -> Alert:
+    reason = (wrote and _WROTE_AGAIN.get(what)) or _REASONS[what]
     subject = event.subject or (said.subject if said else "")
     info = {
         "inbox": event.inbox,

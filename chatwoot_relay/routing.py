@@ -279,7 +279,7 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
         said, said_key = known.said, known.said_key
     keys = tuple({key: None for key in (event.key, said_key) if key})
     if event.conversation_id is None:
-        return Decision(what=what, said=said, keys=keys)
+        return Decision(what=what, said=said, wrote=said is not None, keys=keys)
     holder = _holder(event) if event.assignee_known and not _older(event, known) else known.assignee
     answered = _replied(event.message)
     memory = attrs.evolve(
@@ -297,7 +297,8 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
         newest=_newest(event, known),
         updated_at=max(known.updated_at, event.updated_at),
     )
-    return Decision(what=what, memory=memory, opens=True, said=said, keys=keys)
+    wrote = said is not None and said.id > known.newest
+    return Decision(what=what, memory=memory, opens=True, said=said, wrote=wrote, keys=keys)
 
 
 def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | None:

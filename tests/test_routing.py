@@ -413,6 +413,15 @@ def test_a_reopened_conversation_is_an_alert_with_the_new_message_in_any_order()
         assert relay.alerts[-1].reason == "Customer wrote again after it was resolved"
 
 
+def test_a_conversation_that_an_agent_reopens_is_not_said_to_be_written_to() -> None:
+    """Its newest message is the customer's, yet an old one."""
+    room, relay = Chatwoot(status="open"), Relay()
+    story(relay, room.create(), room.turn("resolved"))
+    assert story(relay, room.turn("open")) == ["alert: reopened"]
+    assert relay.alerts[-1].reason == "Open again after it was resolved"
+    assert relay.alerts[-1].message == "hello"
+
+
 def test_a_snooze_that_ends_is_an_alert() -> None:
     """It was put off until now."""
     room, relay = Chatwoot(status="open"), Relay()
