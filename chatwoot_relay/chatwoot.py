@@ -234,7 +234,7 @@ def _is_simple(document: dict[str, Any], name: str) -> bool:
     """Whether it is the simple shape: a conversation beside a message or alone, where Chatwoot has neither."""
     if name.startswith("conversation_typing_"):
         return False
-    if isinstance(document.get("message"), dict):
+    if isinstance(document.get("message"), dict | str):
         return True
     native = any(member in document for member in ("id", "content", "message_type", "status"))
     return not native and isinstance(document.get("conversation"), dict)
@@ -267,7 +267,8 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     message, key, changes = None, None, _changes(document.get("changed_attributes"))
     if simple:
         actor = _person(_object(document, "sender"))
-        message = attrs.evolve(_message(_object(document, "message")), sender=actor)
+        said = document.get("message")
+        message = attrs.evolve(_message({"content": said} if isinstance(said, str) else _object(said)), sender=actor)
     elif about_message:
         message = _message(document)
         if name == "message_created":

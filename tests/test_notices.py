@@ -74,6 +74,7 @@ def test_the_simple_shape_may_lack_everything() -> None:
     assert tell({"event": "hello", "conversation": {}}, mode="useful") == Notice(
         event="hello", headline="🔔 hello", facts=(("Event", "hello"),)
     )
+    assert headline({"event": "hello", "conversation": {}, "message": "hi"}) == "🔔 hello: hi"
 
 
 def test_an_unknown_event_is_told_in_the_general_form() -> None:
