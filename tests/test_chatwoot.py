@@ -436,7 +436,7 @@ def test_a_simple_event_leaves_no_memory() -> None:
     """It may be anybody's test; a conversation's episodes are Chatwoot's to tell."""
     relay = Relay()
     body = {"event": "conversation_status_changed", "conversation": {"id": 1, "status": "open"}, "message": {}}
-    assert relay.say(body) == "told: simple"
+    assert relay.say(body) == "told: other"
     assert relay.memories == {}
 
 
