@@ -302,7 +302,7 @@ def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | N
         said=_remembered(said),
         said_key=said_key,
     )
-    if learnt == known and memory is not None:
+    if learnt == known and memory is not None and not says_status:
         return None  # newer, but with nothing new in it: not worth a write
     return attrs.evolve(learnt, newest=newest, updated_at=max(known.updated_at, event.updated_at))
 

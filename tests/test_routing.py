@@ -478,6 +478,17 @@ def test_an_older_event_neither_closes_nor_reopens() -> None:
     assert story(relay, room.turn("resolved"), [late]) == ["silent: resolved"]
 
 
+def test_a_status_that_is_confirmed_makes_what_lies_before_it_old() -> None:
+    """Else an event from in between would pass for a reopening."""
+    room, relay = Chatwoot(status="open"), Relay()
+    story(relay, room.create())
+    first = room.turn("resolved")
+    room.status = "open"
+    room.later()
+    between = room.event("conversation_updated", custom_attributes=({}, {}))
+    assert story(relay, first, room.turn("resolved"), [between]) == ["silent: resolved"]
+
+
 def test_a_message_from_before_the_resolution_does_not_reopen() -> None:
     """It is told, for it may not have been read."""
     room, relay = Chatwoot(status="open"), Relay()
