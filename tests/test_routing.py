@@ -422,6 +422,16 @@ def test_a_conversation_that_an_agent_reopens_is_not_said_to_be_written_to() -> 
     assert relay.alerts[-1].message == "hello"
 
 
+def test_the_customers_last_words_are_learnt_from_whatever_shows_them() -> None:
+    """The message's own event may be lost, and the bot speaks last."""
+    room, relay = Chatwoot(status="resolved"), Relay()
+    room.message("I want a human")
+    story(relay, room.turn("pending"))
+    room.message("one moment", by={"type": "agent_bot", "name": "Bot"}, kind="outgoing")
+    assert story(relay, room.hand_over()) == ["alert: handed over"]
+    assert relay.alerts[0].message == "I want a human"
+
+
 def test_a_snooze_that_ends_is_an_alert() -> None:
     """It was put off until now."""
     room, relay = Chatwoot(status="open"), Relay()
