@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from typing import Any
 import click
 
 from . import __version__, chatwoot, door, notices, routing
-from .control import VERBS, ask
+from .control import VERBS, ask, create
 from .entities import parse_html
 from .errors import ConfigurationError, Refused, RelayError, Taken
 from .openapi import openapi
 from .render import Links, render, trim
 from .server import run
-from .settings import Settings, help_text, load, unknown
+from .settings import help_text, load, unknown
 from .telemetry import set_up_logs
 from .writer import Outbox
 
@@ -62,8 +62,13 @@ def main() -> None:
 @main.command(epilog="\b\n" + help_text())
 def serve() -> None:
     """Run the service. Everything is set by environment variables, listed below."""
-    settings = _settings()
-    _logs(settings)
+    settings = load(os.environ, directory=Path.cwd())
+    secrets = [settings.telegram_bot_token, *settings.chatwoot_webhook_secret, settings.relay_token]
+    set_up_logs(
+        level=settings.relay_log_level,
+        form=settings.relay_log_format,
+        secrets=[secret.reveal() for secret in secrets if secret is not None],
+    )
     for warning in unknown(os.environ, directory=Path.cwd()):
         click.echo(f"chatwoot-relay: warning: {warning}", err=True)
     asyncio.run(run(settings))
@@ -150,9 +155,12 @@ def redrive(ids: tuple[str, ...], everything: bool) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup(file: Path) -> None:
     """Write a consistent copy of the outbox to FILE."""
+    database = _database()
+    if file.exists() and database.exists() and file.samefile(database):
+        raise RelayError(f"{file} is the outbox itself; name another file")
     copied = _perform("backup", path=str(file.absolute()))
     if isinstance(copied, bytes):
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as target:
+        with open(create(file), "wb") as target:
             target.write(copied)
     click.echo(f"{file}: {file.stat().st_size} bytes")
 
@@ -190,28 +198,17 @@ def openapi_() -> None:
 # --- what commands share ---
 
 
-def _settings(only: frozenset[str] | None = None) -> Settings:
-    return load(os.environ, directory=Path.cwd(), only=only)
-
-
-def _logs(settings: Settings) -> None:
-    secrets = [settings.telegram_bot_token, *settings.chatwoot_webhook_secret]
-    if settings.relay_token is not None:
-        secrets.append(settings.relay_token)
-    set_up_logs(
-        level=settings.relay_log_level, form=settings.relay_log_format, secrets=[secret.reveal() for secret in secrets]
-    )
+def _database() -> Path:
+    return load(os.environ, directory=Path.cwd(), only={"relay_database"}).relay_database
 
 
 def _perform(verb: str, **args: Any) -> Any:
     """Have the running service do it; where none runs, open the file ourselves."""
-    database = _settings(frozenset({"relay_database"})).relay_database
+    database = _database()
 
     async def perform() -> Any:
-        try:
+        with contextlib.suppress(OSError):
             return await ask(database, verb, **args)
-        except OSError:
-            pass
         if not database.exists():
             raise RelayError(f"no outbox at {database}; set RELAY_DATABASE as the service has it")
         box = Outbox(database)
@@ -221,8 +218,4 @@ def _perform(verb: str, **args: Any) -> Any:
         finally:
             await box.close()
 
-    return _run(perform)
-
-
-def _run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    return asyncio.run(work())
+    return asyncio.run(perform())

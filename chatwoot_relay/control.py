@@ -100,17 +100,19 @@ async def serve_control(outbox: Outbox, status: Callable[[], dict[str, Any]]) ->
             return web.json_response(await VERBS[verb](outbox, args))
         # The caller writes the file, for we may not be allowed to write where it wants it.
         copy = outbox.path.with_name(outbox.path.name + ".backup")
-        try:
-            await _backup(outbox, {"path": copy})
-            response = web.StreamResponse()
-            await response.prepare(request)
-            with copy.open("rb") as file:
-                while chunk := file.read(256 * 1024):
-                    await response.write(chunk)
-            return response
-        finally:
-            copy.unlink(missing_ok=True)
+        async with copying:
+            try:
+                await _backup(outbox, {"path": copy})
+                response = web.StreamResponse()
+                await response.prepare(request)
+                with copy.open("rb") as file:
+                    while chunk := file.read(256 * 1024):
+                        await response.write(chunk)
+                return response
+            finally:
+                copy.unlink(missing_ok=True)
 
+    copying = asyncio.Lock()  # one copy at a time
     app = web.Application()
     app.router.add_post("/{verb}", perform)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)

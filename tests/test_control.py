@@ -75,6 +75,8 @@ async def test_a_backup_is_made_by_the_running_relay_and_can_be_started_from(hom
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert db.execute("SELECT count(*) FROM deliveries WHERE state = 'pending'").fetchone() == (1,)
     assert (await relay.alert(message="after")).status == 202
+    twice = await asyncio.gather(*(ask(relay.folder / "outbox.db", "backup") for _ in range(2)))
+    assert [copied[:15] for copied in twice] == [b"SQLite format 3"] * 2
     assert list(relay.folder.glob("*.backup")) == []
     await relay.kill()
     for file in relay.folder.glob("outbox.db*"):
@@ -87,10 +89,13 @@ async def test_a_backup_is_made_by_the_running_relay_and_can_be_started_from(hom
 
 
 async def test_a_relay_at_rest_can_be_backed_up(home: House, tmp_path: Path) -> None:
-    """Before an upgrade it may be stopped already."""
+    """Before an upgrade it may be stopped already. A backup onto the outbox itself would empty it."""
     relay = await home.relay()
     await relay.alert()
+    refused = await relay.run("outbox", "backup", "outbox.db")
     await relay.stop()
+    assert await relay.run("outbox", "backup", "outbox.db") == refused
+    assert (refused[0], "is the outbox itself" in refused[1]) == (1, True)
     code, _ = await relay.run("outbox", "backup", str(tmp_path / "copy.db"))
     assert code == 0
     with closing(sqlite3.connect(tmp_path / "copy.db")) as db:
