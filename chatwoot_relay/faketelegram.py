@@ -118,10 +118,11 @@ class FakeTelegram:
         given = json.loads(raw) if raw else dict(request.query)
         payload = {name: "null" if value is None else value for name, value in given.items()}
         self.calls.append(Call(method=request.match_info["method"], payload=payload, at=time.monotonic()))
-        self._tell()
+        self.touch()
         return payload
 
-    def _tell(self) -> None:
+    def touch(self) -> None:
+        """Have everybody who waits for a change look again."""
         self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
@@ -138,7 +139,7 @@ class FakeTelegram:
         except Complaint as complaint:
             return complaint.code, complaint.body
         finally:
-            self._tell()
+            self.touch()
 
     def methods(self) -> dict[str, Method]:
         """What it can be asked, by the Bot API's names."""
