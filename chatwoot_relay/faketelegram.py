@@ -14,7 +14,8 @@ from typing import Any
 import attrs
 from aiohttp import web
 
-from .entities import Entity, Unparsable, parse_html, utf16_length
+from .entities import Entity, Unparsable, parse_html
+from .markup import units
 
 TOKEN = "123456:built-in"  # noqa: S105 - opens nothing but this fake
 Payload = dict[str, Any]
@@ -187,9 +188,9 @@ def _text(payload: Payload) -> tuple[str, tuple[Entity, ...]]:
     taken = [entity for entity in entities if entity.type in ("code", "pre", "text_link")]
     live = []
     for found in _LIVE.finditer(text):
-        begin = utf16_length(text[: found.start()])
+        begin = units(text[: found.start()])
         if not any(entity.offset <= begin < entity.offset + entity.length for entity in taken):
-            live.append(Entity(str(found.lastgroup), begin, utf16_length(found[0])))
+            live.append(Entity(str(found.lastgroup), begin, units(found[0])))
     return text, (*entities, *live)[:100]
 
 
