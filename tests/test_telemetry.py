@@ -245,6 +245,7 @@ def test_libraries_speak_in_our_form_and_warnings_too() -> None:
     logging.getLogger("asyncio").debug("Using selector")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
+        logging.captureWarnings(False)  # whoever turned it on under another filter has left nothing of it
         logging.captureWarnings(True)
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     first, second = lines(stream)
