@@ -186,12 +186,11 @@ def starting(table: Table, size: Size) -> None:
 
 
 def backlogs(table: Table, size: Size) -> None:
-    base: dict[str, float] = {}
-    for pending in size.backlogs:
-        found = inside.backlog(pending, turns=size.turns)
-        base = base or found
-        words = f"accept {found['accept']:.0f}, tell {found['tell']:.0f} µs; drains {found['drain']:.0f}/s"
-        worst = max(found["accept"] / base["accept"], found["tell"] / base["tell"])
+    found = inside.backlogs(size.backlogs, turns=size.turns)
+    first = found[size.backlogs[0]]
+    for pending, (accept, tell) in found.items():
+        words = f"accept {accept:.0f}, tell {tell:.0f} µs; drains {1e6 / tell:.0f}/s"
+        worst = max(accept / first[0], tell / first[1])
         table.add(f"behind {pending} pending", words, f"{worst:.2f} ×", verdict(worst, 1.5, least=False))
 
 
