@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 import msgspec
 
-from .events import Attachment, Change, Event, Message, Person, Role
+from .events import Attachment, Change, Event, Message, Person, Role, message_key
 from .markup import sane, short
 from .models import MAX_ID
 
@@ -201,11 +201,6 @@ def _hashed(prefix: str, data: bytes) -> str:
     return prefix + hashlib.sha256(data).hexdigest()
 
 
-def _message_key(account_id: int, message_id: int) -> str | None:
-    """Tells a message that was told, whatever delivery or conversation brought it."""
-    return f"message:{account_id}:{message_id}" if message_id else None
-
-
 def _content_key(kind: str, account_id: int, number: int | None, content: object) -> str | None:
     """Tells a change that was told: the same thing, changed to the same."""
     if not number:
@@ -272,7 +267,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     elif about_message:
         message = _message(document)
         if name == "message_created":
-            key = _message_key(account, message.id)
+            key = message_key(account, message)
         elif name == "message_updated":
             content = (document.get("content"), document.get("content_attributes"))
             key = _content_key("updated", account, message.id, content)
@@ -315,5 +310,4 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         last=_message(last) if messages else None,
         url=f"{base_url}/app/accounts/{account}/conversations/{number}" if base_url and account and number else None,
         key=key,
-        last_key=_message_key(account, _id(last.get("id"))),
     )

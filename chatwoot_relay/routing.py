@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
-from .events import Decision, Event, Ignored, Memory, Message, Role, What
+from .events import Decision, Event, Ignored, Memory, Message, Role, What, message_key
 
 LATER = 60.0  # seconds; a status event so much later than the opening is no copy of it: what closed it was lost
 MAX_SAID = 500  # code points of the customer's last message that are remembered
@@ -77,7 +77,10 @@ def decide(
     waited = -1.0
     if what is What.ANSWERED:
         waited = ((event.message and event.message.at) or event.updated_at or now) - known.opened_at
-    keys = (event.key, event.last_key if what is What.CREATED and _customers(event.last) else None)
+    keys = (
+        event.key,
+        message_key(event.account_id, event.last) if what is What.CREATED and _customers(event.last) else None,
+    )
     return Decision(
         what=what,
         silent=silent is _SILENT,
@@ -243,8 +246,8 @@ def _of_changes(event: Event, known: Memory) -> list[What]:
 
 
 def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
-    said, said_key = _said(event, known)
-    keys = tuple(dict.fromkeys(key for key in (event.key, said_key) if key))
+    said = _said(event, known)
+    keys = tuple(dict.fromkeys(key for key in (event.key, message_key(event.account_id, said)) if key))
     if event.conversation_id is None:
         return Decision(what=what, said=said, wrote=said is not None, keys=keys)
     holder = known.assignee if _older(event, known) else _holder(event, known)
@@ -260,7 +263,6 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
         answered=answered,
         asked=said.id if said else 0,
         said=_remembered(said),
-        said_key=said_key,
         newest=_newest(event, known),
         updated_at=max(known.updated_at, event.updated_at),
     )
@@ -289,7 +291,6 @@ def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | N
         closed_message = event.message.id  # not the newest: the payload may show what the customer wrote after it
     elif known.waiting and not waiting:
         closed_message = newest
-    said, said_key = _said(event, known)
     learnt = attrs.evolve(
         known,
         status=status,
@@ -299,8 +300,7 @@ def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | N
         waiting=waiting,
         answered=known.answered or answers,
         closed_message=closed_message,
-        said=_remembered(said),
-        said_key=said_key,
+        said=_remembered(_said(event, known)),
     )
     if learnt == known and memory is not None and not says_status:
         return None  # newer, but with nothing new in it: not worth a write
@@ -311,15 +311,12 @@ def _newest(event: Event, known: Memory) -> int:
     return max(known.newest, event.message.id if event.message else 0, event.last.id if event.last else 0)
 
 
-def _said(event: Event, known: Memory) -> tuple[Message | None, str | None]:
-    """The customer's newest words, as the event shows or we remember them, and their key."""
-    written = event.message if event.name == "message_created" else None
-    for message, key in ((written, event.key), (event.last, event.last_key)):
-        if message is not None and _customers(message):
-            if known.said is None or not message.id or message.id > known.said.id:
-                return message, key
-            break
-    return known.said, known.said_key
+def _said(event: Event, known: Memory) -> Message | None:
+    """The customer's newest words, as the event shows or we remember them."""
+    written = event.message if event.name == "message_created" and _customers(event.message) else event.last
+    if written is None or not _customers(written) or (known.said and 0 < written.id <= known.said.id):
+        return known.said
+    return written
 
 
 def _remembered(message: Message | None) -> Message | None:
