@@ -145,7 +145,7 @@ def _message(wire: dict[str, Any]) -> Message:
     kind = wire.get("message_type")
     kind = _MESSAGE_KINDS.get(kind, "") if type(kind) in (int, str) else ""
     sender, more = _object(wire, "sender"), _object(wire, "content_attributes")
-    mail, asks = _object(more, "email"), _word(wire.get("content_type"))
+    mail = _object(more, "email")
     role = _role(_word(sender.get("type")) or _word(wire.get("sender_type")))
     if kind in ("outgoing", "template") and role is Role.CONTACT:
         role = Role.BOT  # a sender of unknown kind on our side: neither an answer, nor an address to show
@@ -160,7 +160,7 @@ def _message(wire: dict[str, Any]) -> Message:
         kind=kind,
         text=_MENTION.sub(r"@\1", text) if mentions else text,
         private=wire.get("private") is True,
-        asks="" if asks in ("text", "incoming_email") else asks,
+        content_type=_word(wire.get("content_type")),
         sender=_person(sender, role),
         at=at,
         timestamp=timestamp,

@@ -37,7 +37,7 @@ class Message:
     kind: str = ""  # incoming, outgoing, template, activity; "" unknown
     text: str = ""
     private: bool = False
-    asks: str = ""  # Chatwoot's content_type where the message is a question or a form
+    content_type: str = ""  # Chatwoot's word: text, input_csat, …
     sender: Person | None = None
     at: float = 0.0  # unix seconds; 0 unknown
     timestamp: str = ""  # the same for people

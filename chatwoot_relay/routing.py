@@ -71,7 +71,7 @@ def decide(
     happenings = _happenings(event, known)
     verdicts = ((what, _verdict(what, event, events)) for what in happenings)
     what, silent = next((told for told in verdicts if told[1] is not None), (None, None))
-    learnt = _learn(event, memory, what)
+    learnt = _learn(event, memory, what, answers=What.ANSWERED in happenings)
     if what is None:
         return Decision(ignored=_reason(happenings[0], events), memory=learnt)
     waited = -1.0
@@ -165,10 +165,8 @@ def _happenings(event: Event, known: Memory) -> list[What]:
         return [What.NOISE]
     if event.simple or event.name not in _REMEMBERED:
         return [What.OTHER]
-    if event.name == "message_created":
+    if event.name.startswith("message_"):
         return _of_message(event, known)
-    if event.name == "message_updated":
-        return [_of_answer(event.message or Message())]
     return _of_changes(event, known) if event.name == _UPDATED else [_of_status(event, known)]
 
 
@@ -184,6 +182,15 @@ def _of_status(event: Event, known: Memory) -> What:
 
 def _of_message(event: Event, known: Memory) -> list[What]:
     message = event.message or Message()
+    if event.name == "message_updated":
+        gave = {
+            What.NOISE: message.deleted,
+            What.SEND_FAILED: message.error,
+            What.RATED: message.rating or message.feedback,
+            What.EMAIL_LEFT: message.left_email,
+            What.CHOSE: message.answers,
+        }
+        return [next((what for what, given in gave.items() if given), What.NOISE)]
     if _customers(message):
         return [What.WROTE_TO_BOT if (event.status or known.status) == "pending" else What.CUSTOMER_WROTE]
     if message.private:
@@ -193,29 +200,10 @@ def _of_message(event: Event, known: Memory) -> list[What]:
     if message.error:
         return [What.SEND_FAILED]
     if _replied(message):
-        return [What.ANSWERED if _answers(event, known) else What.AGENT_WROTE]
+        before = 0 < message.id < known.asked and 0 < message.at < known.opened_at  # not what the alert showed
+        first = known.opened_at > 0 and not known.answered and not before
+        return [What.ANSWERED if first else What.AGENT_WROTE]
     return [What.AUTOMATIC if message.automatic or message.sender is None else What.BOT_WROTE]
-
-
-def _answers(event: Event, known: Memory) -> bool:
-    """Whether this is the first answer to what the alert showed; a reply from before that is none."""
-    message = event.message
-    if event.name != "message_created" or message is None or not _replied(message):
-        return False
-    before = 0 < message.id < known.asked and 0 < message.at < known.opened_at
-    return known.opened_at > 0 and not known.answered and not before
-
-
-def _of_answer(message: Message) -> What:
-    if message.deleted:
-        return What.NOISE
-    if message.error:
-        return What.SEND_FAILED
-    if message.rating or message.feedback:
-        return What.RATED
-    if message.left_email:
-        return What.EMAIL_LEFT
-    return What.CHOSE if message.answers else What.NOISE
 
 
 def _of_changes(event: Event, known: Memory) -> list[What]:
@@ -270,7 +258,7 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
     return Decision(what=what, memory=memory, opens=True, said=said, wrote=wrote, keys=keys)
 
 
-def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | None:
+def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: bool) -> Memory | None:
     """What is known after an event that opens nothing; None when it is what was known before."""
     if event.conversation_id is None or event.simple or event.name not in _REMEMBERED:
         return None
@@ -285,7 +273,7 @@ def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | N
     if not older:
         holder = _holder(event, known)
     shifted = told in (What.TAKEN, What.REASSIGNED, What.UNASSIGNED)
-    answers, newest, closed_message = _answers(event, known), _newest(event, known), known.closed_message
+    newest, closed_message = _newest(event, known), known.closed_message
     waiting = known.waiting and status == "open" and not answers and holder in (0, known.assignee)
     if answers and event.message:
         closed_message = event.message.id  # not the newest: the payload may show what the customer wrote after it

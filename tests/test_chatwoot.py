@@ -140,7 +140,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
     return body
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     bodies=st.lists(mutated(), min_size=1, max_size=3),
     mode=st.sampled_from(["useful", "handoff", "all", "message_created"]),
@@ -177,7 +177,7 @@ MEMBERS = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     name=st.text()
     | st.sampled_from(
