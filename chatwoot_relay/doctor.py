@@ -33,9 +33,9 @@ from .kinds import is_loopback
 from .outbox import APPLICATION_ID, SCHEMA_VERSION
 from .settings import Settings
 from .telegram import GENERAL_TOPIC
+from .writer import FREE_DISK
 
 SIGNS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
-SMALLEST_DISK = 64 * 1024 * 1024  # bytes; the outbox refuses below
 SKEW_REFUSED, SKEW_TOLD = 300.0, 30.0  # seconds
 PATIENCE = 5.0  # seconds for the running service
 SIGNATURES = (  # why the running service refused one, which mistake that looks like, and what to do
@@ -78,12 +78,11 @@ def check_links(settings: Settings) -> Finding:
     """Telegram makes no link of a host without a dot, but for an address."""
     if settings.chatwoot_url is None:
         return warn("links", "no base for links", "set CHATWOOT_URL=https://… as people open the dashboard")
-    parts = urlsplit(settings.chatwoot_url)
-    if not {".", ":"} & {*str(parts.hostname)}:
-        what = f"Telegram makes no link of the host {parts.hostname}"
-        return fail("links", what, "set CHATWOOT_URL to its public name")
-    if parts.path:
-        return warn("links", f"CHATWOOT_URL has a path: {parts.path}", "give the part before /app alone")
+    host, path = str(urlsplit(settings.chatwoot_url).hostname), urlsplit(settings.chatwoot_url).path
+    if "." not in host and ":" not in host:
+        return fail("links", f"Telegram makes no link of the host {host}", "set CHATWOOT_URL to its public name")
+    if path:
+        return warn("links", f"CHATWOOT_URL has a path: {path}", "give the part before /app alone")
     return ok("links", settings.chatwoot_url)
 
 
@@ -97,7 +96,7 @@ def check_outbox(path: Path, *, state: str = "") -> Finding:
     for place in (folder, path):
         if not os.access(place, os.W_OK) and place.exists():
             return fail("outbox", f"{place} is not writable", "run as the service's user, or mend its owner")
-    if shutil.disk_usage(folder).free < SMALLEST_DISK:
+    if shutil.disk_usage(folder).free < FREE_DISK:
         return fail("outbox", "less than 64 MiB of disk are free: alerts are refused", "make room")
     try:
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
@@ -252,13 +251,10 @@ def check_rights(reply: Reply, chat: Mapping[str, Any], *, name: str) -> Finding
 
 def check_thread(thread: int | None, chat: Mapping[str, Any]) -> Finding:
     """Only a message proves that a topic exists."""
-    if not chat.get("is_forum"):
-        if thread is None:
-            return ok("thread", "the chat has no topics")
+    if thread is not None and not chat.get("is_forum"):
         return warn("thread", "the chat has no topics", "remove TELEGRAM_THREAD_ID")
-    if thread in (None, GENERAL_TOPIC):
-        return ok("thread", "the topic General")
-    return ok("thread", f"topic {thread}, which `doctor --send` proves")
+    general = "the topic General" if chat.get("is_forum") else "the chat has no topics"
+    return ok("thread", general if thread in (None, GENERAL_TOPIC) else f"topic {thread}, which `doctor --send` proves")
 
 
 async def check_send(settings: Settings, bot: Bot) -> Finding:
