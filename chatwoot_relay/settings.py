@@ -95,6 +95,7 @@ class Settings:
 
 FIELDS: tuple[attrs.Attribute[Any], ...] = attrs.fields(Settings)
 NAMES = tuple(field.name.upper() for field in FIELDS)
+ROWS = [(field.name.upper(), field.metadata["default"], field.metadata["meaning"]) for field in FIELDS]
 
 
 # --- Loading ---
@@ -221,30 +222,6 @@ def unknown(environ: Mapping[str, str], *, directory: Path) -> list[str]:
             if close or name.startswith("RELAY_"):
                 told.append(f"{name} is no setting of ours" + "".join(f": do you mean {guess}?" for guess in close))
     return told
-
-
-# --- The same declaration, written out ---
-
-
-ROWS = [(field.name.upper(), field.metadata["default"], field.metadata["meaning"]) for field in FIELDS]
-
-
-def table() -> str:
-    """A Markdown table of all settings."""
-    told = "| name | default | meaning |\n|---|---|---|\n"
-    for name, default, meaning in ROWS:
-        shown = default if default == "required" or "`" in default else f"`{default}`" if default else "–"
-        told += f"| `{name}` | {shown} | {meaning} |\n"
-    return told
-
-
-def env_example() -> str:
-    """An ``.env`` to copy: every setting with its meaning; those that are not required stay commented out."""
-    told = []
-    for name, default, meaning in ROWS:
-        told += textwrap.wrap(meaning.replace("`", ""), 100, initial_indent="# ", subsequent_indent="# ")
-        told += [f"{name}=\n" if default == "required" else f"#{name}={'' if '`' in default else default}\n"]
-    return "\n".join(told)
 
 
 def help_text() -> str:
