@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from typing import Any
 import click
 
 from . import __version__, chatwoot, door, notices, routing
-from .control import VERBS, ask
-from .entities import parse_html
+from .control import VERBS, ask, create
 from .errors import ConfigurationError, Refused, RelayError, Taken
+from .markup import text_of
 from .openapi import openapi
 from .render import Links, render, trim
 from .server import run
-from .settings import Settings, help_text, load, unknown
+from .settings import help_text, load, unknown
 from .telemetry import set_up_logs
 from .writer import Outbox
 
@@ -43,6 +44,8 @@ class Group(click.Group):
         except Taken as error:
             click.echo(f"chatwoot-relay: {error}", err=True)
             ctx.exit(EX_TEMPFAIL)
+        except BrokenPipeError:
+            raise  # whoever read has read enough, which click keeps quiet about
         except (RelayError, OSError, sqlite3.Error) as error:
             click.echo(f"chatwoot-relay: {error}", err=True)
             ctx.exit(1)
@@ -57,6 +60,8 @@ def main() -> None:
 
     See it work, without a token:  chatwoot-relay demo
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without our signs
 
 
 @main.command(epilog="\b\n" + help_text())
@@ -64,15 +69,20 @@ def serve() -> None:
     """Run the service. Everything is set by environment variables, listed below."""
     for warning in unknown(os.environ, directory=Path.cwd()):  # first, for it is why another is missing
         click.echo(f"chatwoot-relay: warning: {warning}", err=True)
-    settings = _settings()
-    _logs(settings)
+    settings = load(os.environ, directory=Path.cwd())
+    secrets = [settings.telegram_bot_token, *settings.chatwoot_webhook_secret, settings.relay_token]
+    set_up_logs(
+        level=settings.relay_log_level,
+        form=settings.relay_log_format,
+        secrets=[secret.reveal() for secret in secrets if secret is not None],
+    )
     asyncio.run(run(settings))
 
 
 @main.command()
 @click.option("--open-browser/--no-open-browser", default=False, help="Show the chat in a browser.")
 def demo(open_browser: bool) -> None:
-    """Run all of it without a token, against a Telegram built in, with a page that shows the chat."""
+    """Run all of it without a token, on a Telegram built in. A page shows the chat."""
     from .demo import run_demo  # its page and its Telegram are no part of the service
 
     run_demo(os.environ, open_browser=open_browser)
@@ -82,7 +92,10 @@ def demo(open_browser: bool) -> None:
 @click.option("--send", is_flag=True, help="Prove it with a silent message, deleted again.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def doctor(send: bool, as_json: bool) -> None:
-    """Check settings, token, chat, rights, outbox, clock and links; say what to do."""
+    """Check everything, and say what to do about what is wrong.
+
+    Settings, token, chat, thread, rights, outbox, secrets, clock and the base of links.
+    """
     from .doctor import run_doctor
 
     sys.exit(run_doctor(os.environ, directory=Path.cwd(), send=send, as_json=as_json))
@@ -118,7 +131,8 @@ def list_(state: str | None, limit: int, as_json: bool) -> None:
     for row in rows:
         when = datetime.fromtimestamp(row["accepted_at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
         why = f"  {row['reason']}" if row["reason"] and row["state"] != "sent" else ""
-        click.echo(f"{row['id']}  {row['state']:<8}{when}  #{row['conversation']:<10}{why}"[:200])
+        about = f"#{row['conversation']}" if row["conversation"].isdigit() else row["conversation"]
+        click.echo(f"{row['id']}  {row['state']:<8}{when}  {about:<11}{why}"[:200])
     if not rows:
         click.echo("Nothing here." if state is None else f"Nothing is {state}.")
 
@@ -150,9 +164,12 @@ def redrive(ids: tuple[str, ...], everything: bool) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup(file: Path) -> None:
     """Write a consistent copy of the outbox to FILE."""
+    database = _database()
+    if file.exists() and database.exists() and file.samefile(database):
+        raise RelayError(f"{file} is the outbox itself; name another file")
     copied = _perform("backup", path=str(file.absolute()))
     if isinstance(copied, bytes):
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as target:
+        with open(create(file), "wb") as target:
             target.write(copied)
     click.echo(f"{file}: {file.stat().st_size} bytes")
 
@@ -161,7 +178,10 @@ def backup(file: Path) -> None:
 @click.argument("file", type=click.File("rb"))
 @click.option("--html", "as_html", is_flag=True, help="The markup that is sent.")
 def render_(file: Any, as_html: bool) -> None:
-    """Show what Telegram would show of a payload: an alert or a Chatwoot event, from FILE or - for standard input."""
+    """Show what Telegram would show of a payload.
+
+    FILE holds an alert or a Chatwoot event; - is standard input.
+    """
     try:
         document = door.parse(file.read())
         if isinstance(document, dict) and isinstance(document.get("event"), str) and "severity" not in document:
@@ -178,7 +198,7 @@ def render_(file: Any, as_html: bool) -> None:
             click.echo(f"{error.path}: {error.message}", err=True)
         raise RelayError(refused.detail) from None
     html = render(content, links=Links())
-    click.echo(html if as_html else parse_html(html)[0])
+    click.echo(html if as_html else text_of(html))
 
 
 @main.command("openapi")
@@ -190,28 +210,17 @@ def openapi_() -> None:
 # --- what commands share ---
 
 
-def _settings(only: frozenset[str] | None = None) -> Settings:
-    return load(os.environ, directory=Path.cwd(), only=only)
-
-
-def _logs(settings: Settings) -> None:
-    secrets = [settings.telegram_bot_token, *settings.chatwoot_webhook_secret]
-    if settings.relay_token is not None:
-        secrets.append(settings.relay_token)
-    set_up_logs(
-        level=settings.relay_log_level, form=settings.relay_log_format, secrets=[secret.reveal() for secret in secrets]
-    )
+def _database() -> Path:
+    return load(os.environ, directory=Path.cwd(), only={"relay_database"}).relay_database
 
 
 def _perform(verb: str, **args: Any) -> Any:
     """Have the running service do it; where none runs, open the file ourselves."""
-    database = _settings(frozenset({"relay_database"})).relay_database
+    database = _database()
 
     async def perform() -> Any:
-        try:
+        with contextlib.suppress(OSError):
             return await ask(database, verb, **args)
-        except OSError:
-            pass
         if not database.exists():
             raise RelayError(f"no outbox at {database}; set RELAY_DATABASE as the service has it")
         box = Outbox(database)
@@ -221,8 +230,4 @@ def _perform(verb: str, **args: Any) -> Any:
         finally:
             await box.close()
 
-    return _run(perform)
-
-
-def _run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    return asyncio.run(work())
+    return asyncio.run(perform())

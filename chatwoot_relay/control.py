@@ -18,6 +18,8 @@ from .errors import RelayError
 from .writer import Outbox
 
 Verb = Callable[[Outbox, dict[str, Any]], Awaitable[Any]]
+PATIENCE = 30.0  # seconds without a byte, after which the service is taken for hung
+COPYING = 600.0  # the same while it makes a backup
 
 
 async def _list(outbox: Outbox, args: dict[str, Any]) -> Any:
@@ -45,7 +47,7 @@ async def _backup(outbox: Outbox, args: dict[str, Any]) -> Any:
 
     def copy() -> int:
         target = Path(args["path"])
-        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
+        os.close(create(target))
         with (
             contextlib.closing(sqlite3.connect(f"{outbox.path.absolute().as_uri()}?mode=ro", uri=True)) as source,
             contextlib.closing(sqlite3.connect(target)) as db,
@@ -57,6 +59,13 @@ async def _backup(outbox: Outbox, args: dict[str, Any]) -> Any:
 
 
 VERBS: dict[str, Verb] = {"list": _list, "show": _show, "redrive": _redrive, "tally": _tally, "backup": _backup}
+
+
+def create(path: Path) -> int:
+    """A descriptor of the file, empty now and for its owner alone, whatever it was before."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def socket_path(database: Path) -> Path:
@@ -91,17 +100,19 @@ async def serve_control(outbox: Outbox, status: Callable[[], dict[str, Any]]) ->
             return web.json_response(await VERBS[verb](outbox, args))
         # The caller writes the file, for we may not be allowed to write where it wants it.
         copy = outbox.path.with_name(outbox.path.name + ".backup")
-        try:
-            await _backup(outbox, {"path": copy})
-            response = web.StreamResponse()
-            await response.prepare(request)
-            with copy.open("rb") as file:
-                while chunk := file.read(256 * 1024):
-                    await response.write(chunk)
-            return response
-        finally:
-            copy.unlink(missing_ok=True)
+        async with copying:
+            try:
+                await _backup(outbox, {"path": copy})
+                response = web.StreamResponse()
+                await response.prepare(request)
+                with copy.open("rb") as file:
+                    while chunk := file.read(256 * 1024):
+                        await response.write(chunk)
+                return response
+            finally:
+                copy.unlink(missing_ok=True)
 
+    copying = asyncio.Lock()  # one copy at a time
     app = web.Application()
     app.router.add_post("/{verb}", perform)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
@@ -121,15 +132,20 @@ async def serve_control(outbox: Outbox, status: Callable[[], dict[str, Any]]) ->
         path.unlink(missing_ok=True)
 
 
-async def ask(database: Path, verb: str, **args: Any) -> Any:
-    """Have the running service do it; raises ConnectionError or OSError where none runs."""
-    with _reachable(socket_path(database)) as address:
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(address)) as session,
-            session.post(f"http://relay/{verb}", json=args) as response,
-        ):
-            if response.status != 200:
-                raise RelayError(f"the running service could not do it (HTTP {response.status}); its log says why")
-            if verb == "backup":
-                return await response.read()
-            return json.loads(await response.read())
+async def ask(database: Path, verb: str, *, patience: float | None = None, **args: Any) -> Any:
+    """Have the running service do it. Raises OSError where none runs, RelayError where it does not do it."""
+    limit = aiohttp.ClientTimeout(total=None, sock_read=patience or (COPYING if verb == "backup" else PATIENCE))
+    try:
+        with _reachable(socket_path(database)) as address:
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(address), timeout=limit) as session,
+                session.post(f"http://relay/{verb}", json=args) as response,
+            ):
+                if response.status != 200:
+                    raise RelayError(f"the running service could not do it (HTTP {response.status}); its log says why")
+                body = await response.read()
+    except aiohttp.ClientConnectorError:
+        raise  # nobody is there
+    except (aiohttp.ClientError, TimeoutError):
+        raise RelayError("the running service does not answer; its log may say why") from None
+    return body if verb == "backup" else json.loads(body)

@@ -6,11 +6,8 @@ Touches no outbox of yours and calls nobody. Everything a customer wrote reaches
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hashlib
 import json
-import re
 import tempfile
 import time
 import webbrowser
@@ -24,16 +21,19 @@ from aiohttp import ClientSession, web
 
 from . import server
 from .clock import Clock
-from .faketelegram import TOKEN, FakeTelegram, Message
+from .faketelegram import TOKEN, FakeTelegram
 from .kinds import is_loopback
+from .openapi import ALERT
+from .pages import seal
 from .settings import Settings, load
 from .telemetry import set_up_logs
 
 PASSED = ("RELAY_HOST", "RELAY_PORT")
 SHOWN = 100  # messages on the page
-FIELDS = ("message_id", "text", "silent", "reply_to", "at")
 PULSE = 15.0  # seconds between signs of life to a page that has nothing new to see
 ACCOUNT = {"id": 1, "name": "Acme Support"}
+KARL = {"id": 643, "name": "Karl Müller", "email": "karl@customer.example"}
+ANNA = {"id": 11, "name": "Anna Petrova", "email": "anna@acme.example", "type": "user"}
 
 
 # --- Running ---
@@ -115,16 +115,42 @@ async def _tell(base: str) -> None:
 
 def story(now: float) -> list[tuple[str, dict[str, Any]]]:
     """What is posted, in order: (route, body). The events have the shape in which Chatwoot sends them."""
-    dispute = {
-        "severity": "high",
-        "reason": "NEGATIVE_SENTIMENT",
-        "conversation_id": 12345,
-        "customer_name": "John Doe",
-        "customer_email": "john@example.com",
-        "message": "THIS IS RIDICULOUS!!! WHERE IS MY PAYMENT???",
-        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - 200)),
-        "additional_info": {"user_id": "user_123", "order_id": "order_456"},
-    }
+
+    def stamp(ago: int) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - ago))
+
+    def conversation(ago: int, status: str, assignee: dict[str, Any] | None = None, **event: Any) -> dict[str, Any]:
+        kind = "User" if assignee else None
+        return {
+            "id": 1045,
+            "status": status,
+            "inbox_id": 22,
+            "channel": "Channel::WebWidget",
+            "messages": [],
+            "meta": {"sender": {**KARL, "type": "contact"}, "assignee": assignee, "assignee_type": kind, "team": None},
+            "priority": None,
+            "created_at": int(now - 180),
+            "updated_at": now - ago,
+            "account": ACCOUNT,
+            **event,
+        }
+
+    def said(ago: int, sender: dict[str, Any], content: str, status: str) -> dict[str, Any]:
+        return {
+            "event": "message_created",
+            "id": 88300 - ago,
+            "content": content,
+            "message_type": "outgoing" if sender is ANNA else "incoming",
+            "private": False,
+            "created_at": stamp(ago),
+            "sender": sender,
+            "inbox": {"id": 22, "name": "Shop website"},
+            "account": ACCOUNT,
+            "conversation": conversation(ago, status, ANNA if sender is ANNA else None),
+        }
+
+    turned: dict[str, Any] = {"event": "conversation_status_changed", "changed_attributes": None}
+    taken = {"assignee_id": {"previous_value": None, "current_value": ANNA["id"]}}
     outage = {
         "severity": "critical",
         "reason": "CHECKOUT_BROKEN",
@@ -134,59 +160,14 @@ def story(now: float) -> list[tuple[str, dict[str, Any]]]:
         "message": "Your checkout charges me twice & shows <error 500>. @support please, I need this today.",
         "additional_info": {"cart": "€ 1,249.00", "attempts": 3},
     }
-    karl = {"id": 643, "name": "Karl Müller", "email": "karl@customer.example", "type": "contact"}
-    anna = {"id": 11, "name": "Anna Petrova", "email": "anna@acme.example", "type": "user"}
-
-    def conversation(at: float, status: str, assignee: dict[str, Any] | None = None) -> dict[str, Any]:
-        kind = "User" if assignee else None
-        return {
-            "id": 1045,
-            "status": status,
-            "inbox_id": 22,
-            "channel": "Channel::WebWidget",
-            "messages": [],
-            "meta": {"sender": karl, "assignee": assignee, "assignee_type": kind, "team": None},
-            "priority": None,
-            "created_at": int(now - 180),
-            "updated_at": at,
-            "account": ACCOUNT,
-        }
-
-    def turned(at: float, status: str, assignee: dict[str, Any] | None = None) -> dict[str, Any]:
-        whole = conversation(at, status, assignee)
-        return {**whole, "event": "conversation_status_changed", "changed_attributes": None}
-
-    def said(at: float, number: int, sender: dict[str, Any], content: str, where: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "event": "message_created",
-            "id": number,
-            "content": content,
-            "message_type": "outgoing" if sender is anna else "incoming",
-            "private": False,
-            "created_at": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(at)),
-            "sender": sender if sender is anna else {name: sender[name] for name in ("id", "name", "email")},
-            "inbox": {"id": 22, "name": "Shop website"},
-            "account": ACCOUNT,
-            "conversation": where,
-        }
-
-    taken = {
-        "event": "conversation_updated",
-        "changed_attributes": [{"assignee_id": {"previous_value": None, "current_value": 11}}],
-    }
-    with_bot, open_, with_anna = (
-        conversation(now - 180, "pending"),
-        conversation(now - 90, "open"),
-        conversation(now - 20, "open", anna),
-    )
     return [
-        ("alerts", dispute),
-        ("webhook", said(now - 180, 88101, karl, "My parcel says delivered, but it is not here.", with_bot)),
-        ("webhook", turned(now - 150, "open")),
-        ("webhook", said(now - 90, 88102, karl, "Hello? Is this a bot? I want a person.", open_)),
-        ("webhook", {**conversation(now - 30, "open", anna), **taken}),
-        ("webhook", said(now - 20, 88103, anna, "Hi Karl, Anna here. I'm looking into it.", with_anna)),
-        ("webhook", turned(now, "resolved", anna)),
+        ("alerts", {**ALERT, "timestamp": stamp(200)}),
+        ("webhook", said(180, KARL, "My parcel says delivered, but it is not here.", "pending")),
+        ("webhook", conversation(150, "open", **turned)),
+        ("webhook", said(90, KARL, "Hello? Is this a bot? I want a person.", "open")),
+        ("webhook", conversation(30, "open", ANNA, event="conversation_updated", changed_attributes=[taken])),
+        ("webhook", said(20, ANNA, "Hi Karl, Anna here. I'm looking into it.", "open")),
+        ("webhook", conversation(0, "resolved", ANNA, **turned)),
         ("alerts", outage),
     ]
 
@@ -196,23 +177,11 @@ def story(now: float) -> list[tuple[str, dict[str, Any]]]:
 
 def add_page(app: web.Application, telegram: FakeTelegram) -> None:
     """Add the page and the stream of the chat that it lives on to *app*, which is not yet started."""
-    html = resources.files(__package__).joinpath("demo.html").read_text()
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            f"style-src {_hash(html, 'style')}",
-            f"script-src {_hash(html, 'script')}",
-            "connect-src 'self'",
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
-    )
+    sealed = seal(resources.files(__package__).joinpath("demo.html").read_text("utf-8"))
     stopping = asyncio.Event()
 
     async def page(request: web.Request) -> web.Response:
-        return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": policy})
+        return web.Response(text=sealed.html, content_type="text/html", headers=sealed.headers)
 
     async def chat(request: web.Request) -> web.StreamResponse:
         """Server-sent events: the latest messages, again after every change."""
@@ -221,29 +190,19 @@ def add_page(app: web.Application, telegram: FakeTelegram) -> None:
         with contextlib.suppress(ConnectionError):  # the page was closed
             while not stopping.is_set():
                 seen = telegram.version
-                latest = [_as_json(message) for message in list(telegram.messages)[-SHOWN:]]
+                latest = [attrs.asdict(message) for message in list(telegram.messages)[-SHOWN:]]
                 await stream.write(f"data: {json.dumps(latest)}\n\n".encode())
-                while telegram.version == seen and not stopping.is_set():
-                    waits = [asyncio.ensure_future(wait) for wait in (telegram.change(), stopping.wait())]
-                    await asyncio.wait(waits, timeout=PULSE, return_when=asyncio.FIRST_COMPLETED)
-                    for wait in waits:
-                        wait.cancel()
+                while telegram.version == seen:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(PULSE):
+                            await telegram.change()
                     await stream.write(b": still here\n\n")
         return stream
 
     async def stop(app: web.Application) -> None:
         stopping.set()
+        telegram.touch()
 
     app.router.add_get("/", page)
     app.router.add_get("/demo/chat", chat)
     app.on_shutdown.append(stop)
-
-
-def _hash(html: str, tag: str) -> str:
-    inside = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.S)
-    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in inside)
-
-
-def _as_json(message: Message) -> dict[str, Any]:
-    entities = [attrs.asdict(entity) for entity in message.entities]
-    return {**{name: getattr(message, name) for name in FIELDS}, "entities": entities}

@@ -14,7 +14,8 @@ from typing import Any
 import attrs
 from aiohttp import web
 
-from .entities import Entity, Unparsable, parse_html, utf16_length
+from .entities import Entity, Unparsable, parse_html
+from .markup import units
 
 TOKEN = "123456:built-in"  # noqa: S105 - opens nothing but this fake
 Payload = dict[str, Any]
@@ -118,10 +119,11 @@ class FakeTelegram:
         given = json.loads(raw) if raw else dict(request.query)
         payload = {name: "null" if value is None else value for name, value in given.items()}
         self.calls.append(Call(method=request.match_info["method"], payload=payload, at=time.monotonic()))
-        self._tell()
+        self.touch()
         return payload
 
-    def _tell(self) -> None:
+    def touch(self) -> None:
+        """Have everybody who waits for a change look again."""
         self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
@@ -138,7 +140,7 @@ class FakeTelegram:
         except Complaint as complaint:
             return complaint.code, complaint.body
         finally:
-            self._tell()
+            self.touch()
 
     def methods(self) -> dict[str, Method]:
         """What it can be asked, by the Bot API's names."""
@@ -186,9 +188,9 @@ def _text(payload: Payload) -> tuple[str, tuple[Entity, ...]]:
     taken = [entity for entity in entities if entity.type in ("code", "pre", "text_link")]
     live = []
     for found in _LIVE.finditer(text):
-        begin = utf16_length(text[: found.start()])
+        begin = units(text[: found.start()])
         if not any(entity.offset <= begin < entity.offset + entity.length for entity in taken):
-            live.append(Entity(str(found.lastgroup), begin, utf16_length(found[0])))
+            live.append(Entity(str(found.lastgroup), begin, units(found[0])))
     return text, (*entities, *live)[:100]
 
 

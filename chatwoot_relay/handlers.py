@@ -19,6 +19,7 @@ from .clock import Clock
 from .door import MAX_ALERT, Door, Entry, read_alert
 from .errors import OutboxUnavailable, Refused
 from .events import Decision, Event, Memory
+from .markup import short_line
 from .metrics import Metrics
 from .models import Alert, Ambiguous, Content, Dead, Operator, Outcome, Rank, Retry, Sent, WaitBot, WaitChat, new_id
 from .openapi import openapi
@@ -291,7 +292,7 @@ async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...])
                     transport=transport,
                     id=delivery_id,
                     destination=TEAM,
-                    conversation=str(event.conversation_id) if known else f"event {event.name}"[:100],
+                    conversation=str(event.conversation_id) if known else short_line(f"event {event.name}", 100),
                     now=relay.outbox.now(),
                 )
             )

@@ -108,7 +108,7 @@ class Route:
 
 # --- Examples and answers ---
 
-ALERT = {
+ALERT: Json = {
     "severity": "high",
     "reason": "NEGATIVE_SENTIMENT",
     "conversation_id": 12345,

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 
@@ -38,8 +39,8 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 s
 #plain section { margin-top: 1.2rem; padding-top: 1.2rem; border-top: 1px solid var(--line) }
 #plain b { color: var(--accent) } #plain pre { background: var(--code); padding: .8rem; border-radius: .5rem;
   overflow-x: auto; font-size: .82rem }
-#plain table { border-collapse: collapse; width: 100%; font-size: .9rem }
-#plain td { padding: .2rem .8rem .2rem 0; vertical-align: top } #plain td:first-child { font-weight: 600 }
+#plain dl { display: flex; gap: .8rem; margin: .3rem 0; font-size: .9rem } #plain dd { margin: 0 }
+#plain dt { font-weight: 600 }
 """
 SWAGGER_START = """
 addEventListener("DOMContentLoaded", () => {
@@ -77,33 +78,12 @@ class Page:
     headers: dict[str, str]
 
 
-def docs_page(document: dict[str, Any], assets: str) -> Page:
-    """Swagger UI over *document*; its files come from below *assets*."""
-    return _page(document, assets, "Swagger UI", SWAGGER_JS, SWAGGER_START, styles=SWAGGER_CSS)
-
-
-def redoc_page(document: dict[str, Any], assets: str) -> Page:
-    """ReDoc over *document*; its file comes from below *assets*."""
-    return _page(document, assets, "ReDoc", REDOC_JS, REDOC_START, styles=None)
-
-
-def _page(
-    document: dict[str, Any],
-    assets: str,
-    viewer: str,
-    code: tuple[str, str],
-    start: str,
-    *,
-    styles: tuple[str, str] | None,
-) -> Page:
-    script, script_hash = f"{assets.rstrip('/')}/{code[0]}", code[1]
-    sheet = f"{assets.rstrip('/')}/{styles[0]}" if styles else ""
-    link = f'<link rel="stylesheet" href="{escape(sheet)}" integrity="{styles[1]}" crossorigin>' if styles else ""
+def seal(html: str, *, script: str = "", style: str = "") -> Page:
+    """The page under a policy that lets in its own inline code and the *script* and *style* from elsewhere."""
     policy = {
         "default-src": "'none'",
-        "script-src": f"{script} {_hash(start)}",
-        # Redoc writes its styles at run time, Swagger UI brings a file
-        "style-src": f"{sheet} {_hash(STYLE)}" if styles else "'unsafe-inline'",
+        "script-src": f"{script} {_hashes(html, 'script')}",
+        "style-src": style if "unsafe" in style else f"{style} {_hashes(html, 'style')}",
         "img-src": "'self' data:",
         "connect-src": "'self'",
         "worker-src": "blob:",
@@ -111,6 +91,26 @@ def _page(
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
+    told = "; ".join(f"{name} {value}" for name, value in policy.items())
+    return Page(html, {"Content-Security-Policy": told, "Referrer-Policy": "no-referrer"})
+
+
+def docs_page(document: dict[str, Any], assets: str) -> Page:
+    """Swagger UI over *document*; its files come from below *assets*."""
+    sheet = f"{assets.rstrip('/')}/{SWAGGER_CSS[0]}"
+    link = f'<link rel="stylesheet" href="{escape(sheet)}" integrity="{SWAGGER_CSS[1]}" crossorigin>'
+    return _page(document, assets, "Swagger UI", SWAGGER_JS, SWAGGER_START, style=sheet, link=link)
+
+
+def redoc_page(document: dict[str, Any], assets: str) -> Page:
+    """ReDoc over *document*; its file comes from below *assets*. It writes its styles at run time."""
+    return _page(document, assets, "ReDoc", REDOC_JS, REDOC_START, style="'unsafe-inline'")
+
+
+def _page(
+    document: dict[str, Any], assets: str, viewer: str, code: tuple[str, str], start: str, *, style: str, link: str = ""
+) -> Page:
+    script = f"{assets.rstrip('/')}/{code[0]}"
     html = f"""<!doctype html>
 <html lang="en">
 <head>
@@ -119,55 +119,42 @@ def _page(
 <title>{escape(document["info"]["title"])} · {viewer}</title>
 <link rel="icon" href="data:,">
 <style>{STYLE}</style>
-<script src="{escape(script)}" integrity="{script_hash}" crossorigin defer></script>
+<script src="{escape(script)}" integrity="{code[1]}" crossorigin defer></script>
 <script>{start}</script>
 </head>
 <body>
 <div id="ui"></div>
 <main id="plain">
-{_summary(document)}
+{"".join(_summary(document))}
 </main>
 {link}
 </body>
 </html>
 """
-    return Page(
-        html,
-        {
-            "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-        },
-    )
+    return seal(html, script=script, style=style)
 
 
-def _hash(inline: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'"
+def _hashes(html: str, tag: str) -> str:
+    inline = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in inline)
 
 
 def _prose(text: str) -> str:
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
-def _summary(document: dict[str, Any]) -> str:
+def _summary(document: dict[str, Any]) -> Iterator[str]:
     """The routes, what they take and what they answer, in plain HTML."""
     info = document["info"]
-    parts = [
-        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
-        f"<p>{_prose(info['description'])}</p>",
-        '<p>The whole document: <a href="openapi.json">openapi.json</a></p>',
-    ]
+    yield f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{_prose(info['description'])}</p>"
+    yield '<p>The whole document: <a href="openapi.json">openapi.json</a></p>'
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            told = [f"<h2><b>{method.upper()}</b> {escape(path)}</h2>", f"<p>{escape(operation['summary'])}.</p>"]
-            if operation["description"]:
-                told.append(f"<p>{_prose(operation['description'])}</p>")
-            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-            for example in body.get("examples", {}).values():
-                told += [f"<pre>{escape(json.dumps(example['value'], indent=2, ensure_ascii=False))}</pre>"]
-            rows = "".join(
-                f"<tr><td>{status}</td><td>{escape(answer['description'])}</td></tr>"
-                for status, answer in operation["responses"].items()
-            )
-            parts.append(f"<section>{''.join(told)}<table>{rows}</table></section>")
-    return "\n".join(parts)
+            yield f"<section><h2><b>{method.upper()}</b> {escape(path)}</h2>"
+            yield f"<p>{escape(operation['summary'])}. {_prose(operation['description'])}</p>"
+            body = operation.get("requestBody", {"content": {"application/json": {"examples": {}}}})
+            for example in body["content"]["application/json"]["examples"].values():
+                yield f"<pre>{escape(json.dumps(example['value'], indent=2, ensure_ascii=False))}</pre>"
+            for status, answer in operation["responses"].items():
+                yield f"<dl><dt>{status}<dd>{escape(answer['description'])}</dl>"
+            yield "</section>"

@@ -79,7 +79,9 @@ def _room(blocks: Iterable[Html]) -> int:
 
 def _fitting(rows: Iterable[Html], room: int) -> list[Html]:
     """As many of *rows*, from the first, as have *room*."""
-    shown = []
+    rows, shown = list(rows), []
+    if sum(units(row) + 1 for row in rows) <= room:  # with their markup they are longer
+        return rows
     for row in rows:
         room -= units(text_of(row)) + 1
         if room < 0:

@@ -208,7 +208,6 @@ class Sender:
             await self._changed.wait()
             self._changed.clear()
             if timer is not None:
-                timer.remove_done_callback(self._nudge)  # or its end would begin the next turn, without an end
                 timer.cancel()
             if self._error is not None:
                 raise self._error
@@ -412,6 +411,7 @@ class Sender:
                 await self._mark(
                     lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id),
                     late=lambda: self._finish(delivery.id, outcome),
+                    patient=delivery.id not in self._waiters,
                 )
                 self._finish(delivery.id, outcome)
                 return
@@ -467,11 +467,13 @@ class Sender:
         log.error("delivery.died", delivery=id, reason=reason, do=f"chatwoot-relay outbox show {id}")
         self._finish(id, Dead(reason))
 
-    async def _mark(self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None) -> Any:
+    async def _mark(
+        self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None, patient: bool = False
+    ) -> Any:
         """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not at the first."""
         while True:
             try:
-                return await self._outbox.do(mark, patient=True)
+                return await self._outbox.do(mark, patient=patient)
             except OutboxUnavailable:
                 late()
                 await self._clock.sleep(1.0)

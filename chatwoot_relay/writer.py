@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import queue
@@ -113,7 +114,9 @@ class Outbox:
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._store = self._open(known)
-            os.chmod(self.path, 0o600)
+            for suffix in ("", "-wal", "-shm"):  # ours, as is known only now; the file may have been there before
+                with contextlib.suppress(FileNotFoundError):
+                    os.chmod(f"{self.path}{suffix}", 0o600)
         except BaseException:
             if not known:  # the lock says that the file is ours, and it may not be
                 lock.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sqlite3
@@ -9,8 +10,12 @@ import stat
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from faults import FaultyTelegram, Script, refusal
 from relay_process import House, RelayProcess
+
+from chatwoot_relay.control import ask, socket_path
+from chatwoot_relay.errors import RelayError
 
 
 def faulty(home: House) -> FaultyTelegram:
@@ -61,6 +66,8 @@ async def test_a_backup_is_made_by_the_running_relay_and_can_be_started_from(hom
     telegram.down = Script(status=500)
     await relay.alert(message="before")
     copy = tmp_path / "copy.db"
+    copy.write_text("an older one that anybody may read")
+    copy.chmod(0o644)
     code, told = await relay.run("outbox", "backup", str(copy))
     assert (code, told) == (0, f"{copy}: {copy.stat().st_size} bytes\n")
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
@@ -68,6 +75,8 @@ async def test_a_backup_is_made_by_the_running_relay_and_can_be_started_from(hom
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert db.execute("SELECT count(*) FROM deliveries WHERE state = 'pending'").fetchone() == (1,)
     assert (await relay.alert(message="after")).status == 202
+    twice = await asyncio.gather(*(ask(relay.folder / "outbox.db", "backup") for _ in range(2)))
+    assert [copied[:15] for copied in twice] == [b"SQLite format 3"] * 2
     assert list(relay.folder.glob("*.backup")) == []
     await relay.kill()
     for file in relay.folder.glob("outbox.db*"):
@@ -80,10 +89,13 @@ async def test_a_backup_is_made_by_the_running_relay_and_can_be_started_from(hom
 
 
 async def test_a_relay_at_rest_can_be_backed_up(home: House, tmp_path: Path) -> None:
-    """Before an upgrade it may be stopped already."""
+    """Before an upgrade it may be stopped already. A backup onto the outbox itself would empty it."""
     relay = await home.relay()
     await relay.alert()
+    refused = await relay.run("outbox", "backup", "outbox.db")
     await relay.stop()
+    assert await relay.run("outbox", "backup", "outbox.db") == refused
+    assert (refused[0], "is the outbox itself" in refused[1]) == (1, True)
     code, _ = await relay.run("outbox", "backup", str(tmp_path / "copy.db"))
     assert code == 0
     with closing(sqlite3.connect(tmp_path / "copy.db")) as db:
@@ -99,3 +111,19 @@ async def test_only_its_owner_reaches_the_outbox(home: House) -> None:
         if path.name in ("outbox.db", "outbox.db.sock")
     }
     assert modes == {"outbox.db": 0o600, "outbox.db.sock": 0o600}
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+async def test_a_service_that_does_not_answer_is_not_taken_for_none(tmp_path: Path, hangs_up: bool) -> None:
+    """Whoever takes it for none goes on to open the file under it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n") if hangs_up else await reader.read()
+        writer.close()
+
+    outbox = tmp_path / "outbox.db"
+    async with await asyncio.start_unix_server(serve, socket_path(outbox)):
+        with pytest.raises(RelayError, match="does not answer"):
+            await ask(outbox, "list", patience=0.05)
+    with pytest.raises(OSError, match="outbox"):
+        await ask(outbox, "list")

@@ -26,6 +26,7 @@ import chatwoot_relay
 
 STORY = 7  # messages; the customer's words to the bot are not told
 REAL_TOKEN = "987654:a-real-one"
+OLD = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # a machine whose own encoding is not UTF-8
 HOSTILE = (
     "<img src=x onerror=document.title='gone'> </script><script>document.title='gone'</script> &amp; {b} \u202etxt"
 )
@@ -79,7 +80,7 @@ def start(folder: Path, **environ: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "chatwoot_relay", "demo"],
         cwd=folder,
-        env={**kept, "PYTHONPATH": package, "RELAY_PORT": "0", **environ},
+        env={**kept, **OLD, "PYTHONPATH": package, "RELAY_PORT": "0", **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -15,6 +15,7 @@ from virtual import Bench, Call, FakeClock, Result, bench, refused
 from chatwoot_relay.errors import OutboxUnavailable
 from chatwoot_relay.events import Decision, Memory
 from chatwoot_relay.models import Alert, Dead, Notice, Operator, Rank, Sent
+from chatwoot_relay.outbox import Store
 from chatwoot_relay.sender import Destination
 from chatwoot_relay.telegram import Answer, Lost, Unsent
 
@@ -159,6 +160,42 @@ async def test_a_wait_is_shortened_by_nothing(two: Bench, lost_first: bool) -> N
     await two.wait(300)
     assert sorted(two.messages) == ["a", "b"]
     assert min(call.at for call in two.line.told) >= start + 283
+
+
+async def test_of_two_waits_the_longer_counts(one: Bench) -> None:
+    """Two were in flight, and the second answer names the shorter one."""
+    loop = asyncio.get_running_loop()
+    flying: list[asyncio.Future[Result]] = [loop.create_future(), loop.create_future()]
+    one.line.next(*flying)
+    await one.owe("a")
+    await one.owe("b")
+    start = one.clock.now
+    for answer, seconds in zip(flying, (283, 30), strict=True):
+        answer.set_result(flood(seconds))
+        await one.settle()
+    await one.wait(300)
+    assert sorted(one.messages) == ["a", "b"]
+    assert min(call.at for call in one.line.told) >= start + 283
+
+
+async def test_what_was_claimed_beside_a_wait_is_put_back_unsent(one: Bench) -> None:
+    """Claimed in the same moment as the one that is told to wait: no attempt, no mark; and a test is not kept."""
+    test = Alert(severity="medium", reason="TEST_ALERT", conversation_id=1, message="t")
+    alerts = [Alert(severity="high", reason="X", conversation_id=n, message=f"m{n}") for n in range(3)]
+
+    def owe_all(store: Store) -> None:
+        for number, alert in enumerate(alerts):
+            store.enqueue(alert, id=f"m{number}", destination="team", conversation=str(number), now=one.outbox.now())
+        store.enqueue(test, id="t", destination="team", conversation="test", rank=Rank.PLAIN, now=one.outbox.now())
+        store.db.execute("UPDATE deliveries SET rank = -1 WHERE id = 't'")
+
+    one.line.next(flood(30))
+    await one.do(owe_all)
+    assert [(await one.show(f"m{n}"))["attempts"] for n in range(3)] == [1, 0, 0]
+    assert await one.do(lambda store: store.show("t")) is None
+    await one.wait(31)
+    assert sorted(one.messages) == ["m0", "m1", "m2"]
+    assert not any("🔁" in call.text for call in one.line.told)
 
 
 async def test_a_wait_outlives_a_restart(tmp_path: Path) -> None:
@@ -357,6 +394,18 @@ async def test_a_mistake_keeps_the_queue_is_named_once_and_ends_when_mended(
         assert made.sender.trouble() is None
 
 
+async def test_an_outage_that_turns_out_a_mistake_is_named(one: Bench) -> None:
+    """The network is back, and meanwhile somebody has revoked the token."""
+    one.line.answer = lambda call: DOWN if call.method == "sendMessage" else refused(401, "Unauthorized")
+    for number in range(3):
+        await one.owe(f"a{number}")
+    await one.wait(60)
+    assert "Unauthorized; run chatwoot-relay doctor" in str(one.sender.trouble())
+    one.line.answer = lambda call: None
+    await one.wait(60)
+    assert (len(one.messages), one.sender.trouble()) == (3, None)
+
+
 async def test_a_chat_that_can_be_seen_but_not_written_to_stays_held(one: Bench) -> None:
     """getChat succeeds where the right to write is missing; only a send proves it, one at a time."""
     muted = refused(400, "Bad Request: not enough rights to send text messages to the chat")
@@ -452,6 +501,13 @@ async def test_a_moved_group_is_followed_for_good(tmp_path: Path) -> None:
     async with bench(tmp_path, chats={"team": "-5"}) as second:
         await second.owe("c")
         assert [call.chat for call in second.line.sends] == ["-1009"]
+
+
+async def test_a_chat_that_moves_for_ever_is_given_up(one: Bench) -> None:
+    """Kept as a dead letter, not asked about for ever."""
+    one.line.answer = lambda call: refused(400, "upgraded", migrate_to_chat_id=int(call.chat) - 1)
+    await one.owe("a")
+    assert (await one.state("a"), len(one.line.sends)) == ("dead", 6)
 
 
 async def test_a_hold_of_the_chat_that_moved_ends_with_the_move(one: Bench) -> None:
