@@ -30,9 +30,10 @@ from .clock import Clock
 from .control import ask
 from .errors import ConfigurationError, RelayError
 from .kinds import is_loopback
+from .markup import Html
 from .outbox import APPLICATION_ID, SCHEMA_VERSION
 from .settings import Settings
-from .telegram import GENERAL_TOPIC
+from .telegram import GENERAL_TOPIC, message
 from .writer import FREE_DISK
 
 SIGNS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
@@ -258,11 +259,10 @@ def check_thread(thread: int | None, chat: Mapping[str, Any]) -> Finding:
 
 
 async def check_send(settings: Settings, bot: Bot) -> Finding:
-    """The only proof: a silent message that goes at once."""
+    """The only proof: a silent message, sent as an alert is, that goes at once."""
     chat, thread = settings.telegram_chat_id, settings.telegram_thread_id
-    topic = {} if thread in (None, GENERAL_TOPIC) else {"message_thread_id": thread}
-    text = "chatwoot-relay doctor: a test, gone in a moment"
-    reply = await bot.ask("sendMessage", chat_id=chat, text=text, disable_notification=True, **topic)
+    text = Html("chatwoot-relay doctor: a test, gone in a moment")
+    reply = await bot.ask("sendMessage", **message(text, chat_id=str(chat), thread_id=thread, silent=True))
     if reply.result is None:
         todo = "mend what Telegram says, and run it again"
         if "thread" in reply.words or "TOPIC" in reply.words:
