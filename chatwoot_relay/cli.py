@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from aiohttp import ClientError
 
 from . import __version__, chatwoot, door, notices, routing
 from .control import VERBS, ask, create
@@ -28,6 +29,7 @@ from .writer import Outbox
 
 EX_CONFIG = 78  # systemd does not try again
 EX_TEMPFAIL = 75
+click.UsageError.exit_code = 1  # 2 has no meaning of its own here
 STATES = click.Choice(["pending", "sent", "dead"])
 
 
@@ -46,7 +48,7 @@ class Group(click.Group):
             ctx.exit(EX_TEMPFAIL)
         except BrokenPipeError:
             raise  # whoever read has read enough, which click keeps quiet about
-        except (RelayError, OSError, sqlite3.Error) as error:
+        except (RelayError, OSError, sqlite3.Error, ClientError) as error:
             click.echo(f"chatwoot-relay: {error}", err=True)
             ctx.exit(1)
 

@@ -22,7 +22,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from .chatwoot import delivery_key, signed_key
 from .clock import Clock
 from .errors import Complaint, OutboxUnavailable, Refused
-from .markup import sane
+from .markup import sane, short_line
 from .models import MAX_ID, Alert
 from .pacing import Window
 from .settings import Settings
@@ -282,11 +282,15 @@ def _leaf(kind: Any) -> Callable[[Any, Any], Any]:
     """Check a member against its annotation, the very one that the OpenAPI document shows."""
 
     def structure(value: Any, _: Any) -> Any:
+        if isinstance(value, str):
+            value = sane(value)
+            if kind.__metadata__[0].pattern and not short_line(value, 1):
+                raise ValueError("must not be blank")  # nor of what is not seen
         try:
-            return msgspec.convert(sane(value) if isinstance(value, str) else value, kind)
+            return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
             words = str(error)
-            raise ValueError("must not be blank" if "regex" in words else words[0].lower() + words[1:]) from None
+            raise ValueError(words[0].lower() + words[1:]) from None
 
     return structure
 

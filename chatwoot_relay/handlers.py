@@ -36,6 +36,7 @@ log = structlog.get_logger()
 TEAM = "team"  # the one destination there is; deliveries name it, settings say which chat it is
 RETRY_AFTER = "3"
 KEY_LIMIT = 255
+TEST_PATIENCE = 3.0  # seconds at least, for a test tells the truth
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -151,7 +152,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _detail(error: web.HTTPException) -> str:
     match error.status:
         case 404:
-            return "There is nothing here. The routes are listed at /docs."
+            return "There is nothing here."
         case 405:
             return "This address does not take that method."
         case 413:
@@ -323,9 +324,8 @@ async def send_test(request: web.Request) -> web.Response:
     relay.door.demand_token(relay.door.has_token(request))
     limits = relay.door.count(relay.door.client(request))
     relay.demand_open()
-    patience = relay.settings.relay_reply_timeout
-    if (fault := relay.sender.unmended(TEAM)) is not None:
-        raise Refused(502, f"Telegram said: {fault.reason}. {_advice(fault)}", headers=limits)
+    patience = max(relay.settings.relay_reply_timeout, TEST_PATIENCE)
+    relay.sender.dare(TEAM)  # whoever has just mended something wants to know now
     if relay.sender.delay(TEAM) > patience:
         why = relay.sender.trouble() or "Telegram's limits are reached"
         raise Refused(504, f"The test was not sent: {why}.", headers=limits)
@@ -352,10 +352,12 @@ async def send_test(request: web.Request) -> web.Response:
         return reply(200, body, {**limits, "X-Delivery-ID": delivery_id})
     await relay.outbox.do(lambda store: store.withdraw_test(delivery_id))
     match outcome:
-        case Dead(reason) | Operator(_, reason) | Retry(reason):
+        case Dead(reason) | Operator(_, reason) | Retry(reason, True):
             raise Refused(502, f"Telegram said: {reason}. {_advice(outcome)}", headers=limits)
         case WaitChat(seconds, _) | WaitBot(seconds, _):
             raise Refused(504, f"Telegram holds the chat for {seconds:.0f} s; try again then.", headers=limits)
+        case Retry(reason, _):
+            raise Refused(504, f"Telegram did not answer ({reason}). {_advice(outcome)}", headers=limits)
         case Ambiguous(reason):
             raise Refused(504, f"Telegram did not answer ({reason}); it may have been told.", headers=limits)
         case _:

@@ -161,9 +161,10 @@ class WaitBot:
 
 @attrs.frozen
 class Retry:
-    """Nothing was delivered; try this delivery again later."""
+    """Nothing was delivered; try this delivery again later. *heard* says that Telegram answered at all."""
 
     reason: str
+    heard: bool = False
     label = "retry"
 
 

@@ -19,6 +19,7 @@ from cattrs import Converter
 
 from .errors import NotOurDatabase, OutboxUnavailable
 from .events import Decision, Memory
+from .events import Ignored as Reason
 from .models import Alert, Content, Delivery, Notice, Rank, rank_of
 
 APPLICATION_ID = 0x43575254  # "CWRT"
@@ -26,6 +27,7 @@ SCHEMA_VERSION = 1
 MAX_PENDING = 100_000
 MAX_AMBIGUOUS = 3
 DEAD_KEPT = 90 * 86400.0
+REPLAYS_KEPT = 900.0  # longer than a signature is good for, both ways
 MEMORY_KEPT = 90 * 86400.0
 MAX_MEMORIES = 200_000
 HISTORY_KEPT = 20
@@ -241,7 +243,12 @@ RETURNING (
         SELECT 1 FROM lanes WHERE destination = :destination AND busy = 0 AND due = 0 AND rank <= :rank
         AND conversation <> :conversation LIMIT 20
     )
-)
+) + (
+    SELECT count(*) FROM (
+        SELECT 1 FROM deliveries
+        WHERE destination = :destination AND conversation = :conversation AND state = 'pending' LIMIT 21
+    )
+) - 1
 """
 _DELIVERY = """\
 SELECT d.seq, d.conversation, d.id, d.content, d.rank, d.accepted_at, d.attempts, d.ambiguous, d.born, d.since, d.held,
@@ -370,13 +377,13 @@ class Store:
     ) -> Accepted | Conflict:
         """The same under an idempotency key: a repeat is answered as the first stands by now."""
         known = self.db.execute("SELECT delivery, digest FROM seen WHERE key = ?", (key,)).fetchone()
-        if known is None:
-            accepted = self.enqueue(content, id=id, now=now, **where)
-            self._record((key,), id, now, digest)
-            return accepted
-        if known[1] != digest:
-            return Conflict()
-        return self.status(known[0]) or Accepted(id=known[0], state="sent", fresh=False)
+        first = None if known is None else self.status(known[0])
+        if first is not None:
+            return first if known[1] == digest else Conflict()
+        accepted = self.enqueue(content, id=id, now=now, **where)
+        self.db.execute("DELETE FROM seen WHERE key = ?", (key,))  # of a delivery that is no longer kept
+        self._record((key,), id, now, digest)
+        return accepted
 
     def receive(
         self,
@@ -407,7 +414,7 @@ class Store:
                 (key, msgspec.json.encode(decision.memory), now),
             )
         if content is None:
-            if changed:
+            if decision.ignored is not Reason.NOISE:  # a copy of what was told must not be news to a later state
                 self._record(transport, None, now)
             return Ignored(str(decision.ignored))
         accepted = self.enqueue(content, id=id, destination=destination, conversation=conversation, now=now, memory=key)
@@ -709,20 +716,20 @@ class Store:
         }
 
     def redrive(self, ids: Iterable[str] | None, *, now: float) -> list[str]:
-        """Dead letters are owed again, all of them where *ids* is None. Returns those that were dead."""
+        """Dead letters are owed again; where *ids* is None, a step of them all. Returns those that were dead."""
         dead = [
             row
             for id in ([None] if ids is None else ids)
             for row in self.db.execute(
                 "SELECT seq, id, destination, conversation, rank FROM deliveries WHERE state = 'dead'"  # noqa: S608
-                + (" ORDER BY seq" if id is None else " AND id = ?"),
-                () if id is None else (id,),
+                + (" ORDER BY seq LIMIT ?" if id is None else " AND id = ?"),
+                (STEP,) if id is None else (id,),
             ).fetchall()
         ]
         for seq, _, destination, conversation, rank in dead:
             self._note(seq, "redriven", None)
             self.db.execute(
-                "UPDATE deliveries SET state = 'pending', settled = NULL, ambiguous = 0, since = ?, held = ?"
+                "UPDATE deliveries SET state = 'pending', settled = NULL, ambiguous = min(ambiguous, 1), since = ?, held = ?"
                 " WHERE seq = ?",
                 (now, self._held(destination), seq),
             )
@@ -740,7 +747,7 @@ class Store:
             ).rowcount
         gone += self.db.execute(
             "DELETE FROM seen WHERE key IN (SELECT key FROM seen WHERE at < ? ORDER BY at LIMIT ?)",
-            (now - retention, STEP),
+            (now - max(retention, REPLAYS_KEPT), STEP),
         ).rowcount
         over = self.db.execute("SELECT count(*) FROM conversations").fetchone()[0] - MAX_MEMORIES
         gone += self.db.execute(

@@ -125,7 +125,7 @@ class Runner(web.AppRunner):
         linger: float = LINGER,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
+        super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=0.3)
         self._problem = problem
         self._options: dict[str, Any] = {
             "problem": problem,

@@ -106,6 +106,7 @@ class Sender:
         self._in_flight: dict[asyncio.Task[None], str] = {}
         self._waiters: dict[str, list[Waiter]] = {}
         self._streak: set[str] = set()  # deliveries that failed since the last success
+        self._failed = ""  # what was said of the last of them
         self._outage = 0  # probes and holds since the last success: how far probing has backed off
         self._dues: list[float] = []
         self._claims = 0
@@ -129,7 +130,7 @@ class Sender:
         wait = 0.0
         for key in (BOT, chat):
             hold = self._holds.get(key)
-            if hold is not None:
+            if hold is not None and not hold.trial:
                 wait = max(wait, float("inf") if hold.until is None else hold.until - now)
         return max(wait, self._pace.earliest(chat, now, ahead) - now)
 
@@ -162,13 +163,12 @@ class Sender:
         """What is held now: by chat id, and "" for the bot."""
         return dict(self._holds)
 
-    def unmended(self, destination: str) -> Operator | None:
-        """What holds this destination until the operator has mended it."""
-        for key, scope in ((BOT, "bot"), (self.chat_of(destination), "chat")):
-            hold = self._holds.get(key)
-            if hold is not None and hold.operator:
-                return Operator(scope, hold.reason)
-        return None
+    def dare(self, destination: str) -> None:
+        """Let one delivery try whether the operator has mended what holds this destination."""
+        for key in (BOT, self.chat_of(destination)):
+            if key in self._holds and self._holds[key].operator:
+                self._holds[key].trial = True
+        self._changed.set()
 
     def trouble(self) -> str | None:
         """Why Telegram is not taking messages, or what the operator should mend; None when all is well."""
@@ -180,6 +180,8 @@ class Sender:
             if hold.until is not None:
                 return f"Telegram holds {who} for {max(1, round(hold.until - now))} s"
             return f"Telegram is not answering: {hold.reason}"
+        if self._streak:
+            return f"Telegram is not taking messages: {self._failed}"
         return self.warning
 
     def chat_of(self, destination: str) -> str:
@@ -304,7 +306,7 @@ class Sender:
     async def _begin(self, delivery: Delivery) -> None:
         """Start a send and return once it is on the wire, so that sends arrive in the order they were claimed in."""
         chat = self.chat_of(delivery.destination)
-        if self._stopping or any(k in self._holds and not self._holds[k].trial for k in (BOT, chat)):
+        if self._stopping or self._barred(chat):
             await self._release(delivery)
             return
         written = asyncio.Event()
@@ -312,6 +314,10 @@ class Sender:
         self._in_flight[task] = delivery.destination
         task.add_done_callback(self._landed)
         await written.wait()
+
+    def _barred(self, chat: str) -> bool:
+        """Whether a hold forbids a send to that chat."""
+        return any(key in self._holds and not self._holds[key].trial for key in (BOT, chat))
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         del self._in_flight[task]
@@ -325,19 +331,29 @@ class Sender:
     async def _deliver(self, delivery: Delivery, written: asyncio.Event) -> None:
         try:
             outcome = await self._attempt(delivery, written)
+        except asyncio.CancelledError:
+            if not written.is_set():  # nothing left us: it is no repeat when it is told
+                await self._release(delivery)
+            raise
         finally:
             written.set()
-        await self._settle(delivery, outcome)
+        if outcome is None:
+            await self._release(delivery)
+        else:
+            await self._settle(delivery, outcome)
 
-    async def _attempt(self, delivery: Delivery, written: asyncio.Event) -> Outcome:
-        """One try, mended on the spot as often as Telegram asks for another mending."""
+    async def _attempt(self, delivery: Delivery, written: asyncio.Event) -> Outcome | None:
+        """One try, mended on the spot as often as Telegram asks; None where a hold came before the mending."""
         destination = self._destinations[delivery.destination]
         fixes: set[Fix] = set()
         test = delivery.rank == Rank.TEST
         for tries in range(MAX_REPAIRS):
             chat = self.chat_of(delivery.destination)
-            if tries and (wait := self._pace.earliest(chat, self._outbox.now()) - self._outbox.now()) > 0:
-                await self._clock.sleep(wait)
+            if tries:
+                if (wait := self._pace.earliest(chat, self._outbox.now()) - self._outbox.now()) > 0:
+                    await self._clock.sleep(wait)
+                if self._barred(chat):
+                    return None
             replies = delivery.reply_to is not None and delivery.reply_to[0] == chat
             try:
                 html = render(
@@ -436,6 +452,7 @@ class Sender:
                 due = now + backoff(delivery.attempt, self._roll)
                 self._dues.append(due)
                 self._streak.add(delivery.id)
+                self._failed = reason
                 if len(self._streak) >= STREAK:
                     self._hold(BOT, Hold(reason=reason, since=now))
                 else:

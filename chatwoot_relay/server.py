@@ -95,7 +95,7 @@ def build(
             yield
             await sender.stop(grace=0.0 if relay.stopping else GRACE)
             keeping.cancel()
-            await asyncio.wait({running}, timeout=1.0)  # it puts back what it claimed, if the disk lets it
+            await asyncio.wait({running}, timeout=0.5)  # it puts back what it claimed, if the disk lets it
             running.cancel()
             await asyncio.gather(running, keeping, return_exceptions=True)
 
@@ -244,7 +244,8 @@ def _open(outbox: Outbox) -> None:
     try:
         outbox.open()
     except OSError as error:
-        raise RelayError(
+        refusal = ConfigurationError if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR) else RelayError
+        raise refusal(
             f"the outbox cannot be opened at {outbox.path}: {error.strerror}; "
             f"make {outbox.path.parent} a directory that we may write to, or set RELAY_DATABASE"
         ) from None
@@ -265,8 +266,10 @@ def _listen(host: str, port: int) -> socket.socket:
             raise Taken(
                 f"port {port} on {host} is in use{_by_whom(port)}; stop that program or set RELAY_PORT"
             ) from None
-        todo = "ports below 1024 are root's: set RELAY_PORT" if error.errno == errno.EACCES else "set RELAY_HOST"
         reason = (error.strerror or "").partition(" (while")[0]
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigurationError(f"RELAY_HOST: {host} is no address of this machine: {reason}") from None
+        todo = "ports below 1024 are root's: set RELAY_PORT" if error.errno == errno.EACCES else "try again"
         raise RelayError(f"cannot listen on {host}, port {port}: {reason}; {todo}") from None
 
 

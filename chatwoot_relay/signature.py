@@ -84,5 +84,6 @@ def tokens(*, authorization: Sequence[str], query: str) -> tuple[bytes, ...]:
     for part in query.split("&"):
         name, _, value = part.partition("=")
         if name == "token":
-            found.append(unquote_to_bytes(_bytes(value.replace("+", " "))))
+            # A base64 token pasted as it is has a plus that forms would read as a space.
+            found += [unquote_to_bytes(_bytes(value)), unquote_to_bytes(_bytes(value.replace("+", " ")))]
     return tuple(filter(None, found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ from .models import (
 SEND_TIMEOUT = 30.0  # the server itself sleeps through flood waits of up to 8 s: slow is not failed
 CONNECT_TIMEOUT = 8.0
 MAX_REPLY = 64 * 1024
+LONGEST_WAIT = 365 * 86400.0  # obeyed as asked, but for what no number should be
 IDLE = 15.0  # shorter than Telegram's own, so that a request seldom meets a connection that was just closed
 GENERAL_TOPIC = 1
 
@@ -97,7 +99,7 @@ def classify(result: Answer | Unsent | Lost) -> Outcome:
         wait = _seconds(parameters.get("retry_after")) or _seconds(result.headers.get("Retry-After")) or 5.0
         return WaitBot(wait, said) if "global" in words else WaitChat(wait, said)
     if status >= 500 or 300 <= status < 400 or status == 408:
-        return Retry(said)
+        return Retry(said, heard=True)
     moved = parameters.get("migrate_to_chat_id")
     if status == 400 and isinstance(moved, int) and not isinstance(moved, bool):
         return Moved(moved, said)
@@ -112,7 +114,7 @@ def classify(result: Answer | Unsent | Lost) -> Outcome:
             if phrase in words:
                 return Repair(fix, said)
     # What no Telegram says comes from something in between, which may be mended; age ends it if not.
-    return Dead(said) if status in (400, 413) else Retry(said)
+    return Dead(said) if status in (400, 413) else Retry(said, heard=True)
 
 
 def _told(body: Mapping[str, Any] | None) -> Outcome:
@@ -123,9 +125,11 @@ def _told(body: Mapping[str, Any] | None) -> Outcome:
 
 
 def _said(body: Mapping[str, Any] | None) -> str:
-    """Telegram's own words, made fit for a log line and a problem."""
+    """Telegram's own words, made fit for a log line and a problem; a server between us may repeat the URL."""
     said = body.get("description") if body is not None else None
-    return re.sub(r"[^\x20-\x7e]", "?", said)[:200] if isinstance(said, str) else ""
+    if not isinstance(said, str):
+        return ""
+    return re.sub(r"bot\d+:[\w-]+", "bot***", re.sub(r"[^\x20-\x7e]", "?", said))[:200]
 
 
 def _seconds(value: object) -> float | None:
@@ -133,7 +137,7 @@ def _seconds(value: object) -> float | None:
         wait = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-    return min(wait, 86400.0) if wait >= 0 else None
+    return min(wait, LONGEST_WAIT) if wait >= 0 else None
 
 
 def message(
@@ -217,7 +221,10 @@ def _name(error: BaseException) -> str:
     """An error without its text: aiohttp's texts hold the URL, and with it the token."""
     cause = getattr(error, "os_error", None) or error.__cause__
     words = type(error).__name__
-    return f"{words} ({cause.strerror})" if isinstance(cause, OSError) and cause.strerror else words
+    if not isinstance(cause, OSError) or cause.errno is None:
+        return words
+    # asyncio's own words hold the address; a resolver's errors have negative numbers and words of their own.
+    return f"{words} ({os.strerror(cause.errno) if cause.errno > 0 else cause.strerror})"
 
 
 async def _headers_sent(_: Any, context: SimpleNamespace, __: Any) -> None:
@@ -235,7 +242,7 @@ def open_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=32, keepalive_timeout=IDLE, ttl_dns_cache=60),
         trace_configs=[trace],
-        headers={"User-Agent": "chatwoot-relay"},
+        headers={"User-Agent": "chatwoot-relay", "Accept-Encoding": "identity"},  # one way less for a 200 to break
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=True,
     )

@@ -97,7 +97,7 @@ def test_one_module_reads_the_clock() -> None:
     ("library", "users"),
     [
         ("sqlite3", {"outbox", "writer", "doctor", "control", "cli"}),  # never handlers, sender or server
-        ("cattrs", {"door", "chatwoot", "outbox"}),
+        ("cattrs", {"door", "outbox"}),
         ("prometheus_client", {"metrics"}),
         ("click", {"cli", "chats", "doctor"}),
         ("dotenv", {"settings"}),
