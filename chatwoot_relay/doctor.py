@@ -94,8 +94,8 @@ def check_outbox(path: Path, *, state: str = "") -> Finding:
         if folder == Path(state):
             return ok("outbox", f"{path} will be made at the first start")
         return fail("outbox", f"there is no directory {folder}", "make it, or set RELAY_DATABASE")
-    for place in (folder, path):
-        if not os.access(place, os.W_OK) and place.exists():
+    for place, mode in ((folder, os.W_OK | os.X_OK), (path, os.W_OK)):
+        if not os.access(place, mode) and place.exists():
             return fail("outbox", f"{place} is not writable", "run as the service's user, or mend its owner")
     if shutil.disk_usage(folder).free < FREE_DISK:
         return fail("outbox", "less than 64 MiB of disk are free: alerts are refused", "make room")
