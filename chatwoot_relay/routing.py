@@ -144,9 +144,10 @@ def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
     message = event.message if event.name == "message_created" and _customers(event.message) else None
     belated = message is not None and 0 < message.id <= known.closed_message  # of an episode that was told and closed
     bots = known.status == "pending" and not told  # nothing told that an older event could belong to
-    if known.status in _CLOSED and not belated and (message or bots or not _older(event, known)):
+    news = message is not None and not repeated
+    if known.status in _CLOSED and not belated and (news or bots or not _older(event, known)):
         return _turn(event, known)
-    if message is None or belated or repeated or known.waiting or _holder(event, known):
+    if not news or belated or known.waiting or _holder(event, known):
         return None
     return What.UNATTENDED
 
@@ -251,7 +252,7 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
         answered=answered,
         asked=said.id if said else 0,
         said=_remembered(said),
-        newest=_newest(event, known),
+        newest=max(known.newest, _shown(event)),
         updated_at=max(known.updated_at, event.updated_at),
     )
     wrote = said is not None and said.id > known.newest
@@ -273,12 +274,12 @@ def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: b
     if not older:
         holder = _holder(event, known)
     shifted = told in (What.TAKEN, What.REASSIGNED, What.UNASSIGNED)
-    newest, closed_message = _newest(event, known), known.closed_message
+    closed_message = known.closed_message
     waiting = known.waiting and status == "open" and not answers and holder in (0, known.assignee)
     if answers and event.message:
         closed_message = event.message.id  # not the newest: the payload may show what the customer wrote after it
     elif known.waiting and not waiting:
-        closed_message = newest
+        closed_message = _shown(event) or known.newest  # an older event knows better what was written by then
     learnt = attrs.evolve(
         known,
         status=status,
@@ -292,11 +293,13 @@ def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: b
     )
     if learnt == known and memory is not None and not says_status:
         return None  # newer, but with nothing new in it: not worth a write
-    return attrs.evolve(learnt, newest=newest, updated_at=max(known.updated_at, event.updated_at))
+    newest, updated_at = max(known.newest, _shown(event)), max(known.updated_at, event.updated_at)
+    return attrs.evolve(learnt, newest=newest, updated_at=updated_at)
 
 
-def _newest(event: Event, known: Memory) -> int:
-    return max(known.newest, event.message.id if event.message else 0, event.last.id if event.last else 0)
+def _shown(event: Event) -> int:
+    """The newest message that the event shows."""
+    return max(message.id if message else 0 for message in (event.message, event.last))
 
 
 def _said(event: Event, known: Memory) -> Message | None:

@@ -499,6 +499,15 @@ def test_a_status_that_is_confirmed_makes_what_lies_before_it_old() -> None:
     assert story(relay, first, room.turn("resolved"), [between]) == ["silent: resolved"]
 
 
+def test_a_late_resolution_hides_no_message_from_after_it() -> None:
+    """Resolved and written to again at once; the resolution comes last but one."""
+    room, relay = Chatwoot(status="open"), Relay()
+    story(relay, room.create())
+    resolved, *_ = room.turn("resolved")
+    turned, _, message, _ = room.write("again")
+    assert story(relay, [turned, resolved, message]) == ["silent: resolved", "alert: reopened"]
+
+
 def test_a_message_from_before_the_resolution_does_not_reopen() -> None:
     """It is told, for it may not have been read."""
     room, relay = Chatwoot(status="open"), Relay()
