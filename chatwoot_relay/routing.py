@@ -74,29 +74,23 @@ def decide(
     learnt = _learn(event, memory, what, answers=What.ANSWERED in happenings)
     if what is None:
         return Decision(ignored=_reason(happenings[0], events), memory=learnt)
-    waited = -1.0
-    if what is What.ANSWERED:
-        waited = ((event.message and event.message.at) or event.updated_at or now) - known.opened_at
-    keys = (
-        event.key,
-        message_key(event.account_id, event.last) if what is What.CREATED and _customers(event.last) else None,
-    )
+    at = (event.message and event.message.at) or event.updated_at or now
+    waited = at - known.opened_at if what is What.ANSWERED else -1.0
+    said = event.last if what is What.CREATED and _customers(event.last) else None
     return Decision(
         what=what,
         silent=silent is _SILENT,
         memory=learnt,
         waited=waited if waited >= 0 else None,
-        keys=tuple(filter(None, keys)),
+        keys=tuple(filter(None, (event.key, message_key(event.account_id, said)))),
     )
 
 
 def _verdict(what: What, event: Event, events: AbstractSet[str]) -> bool | None:
     """Told silently (True), with a sound (False), or not at all (None); where several words apply, the loudest."""
-    selected = [mode in events or (mode == "all" and event.name in events) for mode in _MODES]
-    verdicts = [
-        verdict for verdict, chosen in zip(_ROWS[what], selected, strict=True) if chosen and verdict is not None
-    ]
-    return min(verdicts, default=None)
+    words = {*events, "all"} if event.name in events else events
+    verdicts = [verdict for mode, verdict in zip(_MODES, _ROWS[what], strict=True) if mode in words]
+    return next((verdict for verdict in (_LOUD, _SILENT) if verdict in verdicts), None)
 
 
 def _reason(what: What, events: AbstractSet[str]) -> Ignored:
