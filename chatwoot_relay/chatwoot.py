@@ -36,6 +36,7 @@ KNOWN_EVENTS = frozenset({
 _MENTION = re.compile(r"\[@([^\]\n]{1,100})\]\(mention://[a-z]{1,20}/[^)\s]{0,200}\)")
 _MESSAGE_KINDS: dict[object, str] = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 _MESSAGE_KINDS |= {kind: kind for kind in _MESSAGE_KINDS.values()}
+_ROLES = {"user": Role.PERSON, "contact": Role.CONTACT, "": Role.CONTACT}
 _CHANNELS = {
     "WebWidget": "website chat", "Api": "API", "Email": "e-mail", "FacebookPage": "Facebook", "TwilioSms": "Twilio",
     "TwitterProfile": "Twitter", "Whatsapp": "WhatsApp", "Sms": "SMS", "Line": "LINE", "Tiktok": "TikTok",
@@ -101,13 +102,8 @@ def _moment(value: Any) -> tuple[float, str]:
 
 
 def _role(kind: str) -> Role:
-    match kind.lower().rpartition("::")[2]:
-        case "user":
-            return Role.PERSON
-        case "" | "contact":
-            return Role.CONTACT
-        case _:  # agent_bot, AgentBot, captain_assistant, Captain::Assistant, …
-            return Role.BOT
+    """Of a type: User, contact (or none), agent_bot, AgentBot, captain_assistant, Captain::Assistant, …"""
+    return _ROLES.get(kind.lower(), Role.BOT)
 
 
 def _person(wire: dict[str, Any], role: Role = Role.CONTACT) -> Person | None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import attrs
 import pytest
-from chatwoot_samples import NAMES, Relay, document, fixture, read
+from chatwoot_samples import NAMES, Relay, document, fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatwoot_relay import routing
-from chatwoot_relay.events import Ignored, Memory, What
+from chatwoot_relay.events import Ignored, What
 from chatwoot_relay.models import Notice
 
 CREATED = document("conversation_created--webwidget")
@@ -138,13 +138,8 @@ def alone(name: str, *modes: str) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_alone_is_told_as_the_manifest_says(name: str) -> None:
-    """``notify`` and ``optional`` are told by default, ``ignore`` is not."""
+    """``notify`` and ``optional`` are told by default, ``ignore`` is not; under ``all`` a twin alone is no twin."""
     assert alone(name, "useful").startswith("ignored") == (fixture(name)["default"] == "ignore")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_everything_is_told_under_all(name: str) -> None:
-    """Who asks for all of it gets all of it; a twin alone is no twin."""
     assert not alone(name, "all").startswith("ignored")
 
 
@@ -640,12 +635,6 @@ def test_an_answer_can_be_the_first_sign_that_the_bot_gave_up() -> None:
     room.status = "open"
     assert story(relay, room.answer()[:1]) == ["alert: handed over"]
     assert story(relay, room.write()) == ["alert: unattended"]
-
-
-def test_a_memory_of_nothing_is_the_default() -> None:
-    """What an older version stored is read with what it lacks."""
-    assert Memory() == Memory(status="")
-    assert read({"event": "x"}).conversation == "9:None"
 
 
 # --- Any conversation, in any order ---
