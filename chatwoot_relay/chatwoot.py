@@ -36,6 +36,7 @@ KNOWN_EVENTS = frozenset({
 _MENTION = re.compile(r"\[@([^\]\n]{1,100})\]\(mention://[a-z]{1,20}/[^)\s]{0,200}\)")
 _MESSAGE_KINDS: dict[object, str] = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 _MESSAGE_KINDS |= {kind: kind for kind in _MESSAGE_KINDS.values()}
+_ROLES = {"user": Role.PERSON, "contact": Role.CONTACT, "": Role.CONTACT}
 _CHANNELS = {
     "WebWidget": "website chat", "Api": "API", "Email": "e-mail", "FacebookPage": "Facebook", "TwilioSms": "Twilio",
     "TwitterProfile": "Twitter", "Whatsapp": "WhatsApp", "Sms": "SMS", "Line": "LINE", "Tiktok": "TikTok",
@@ -101,13 +102,8 @@ def _moment(value: Any) -> tuple[float, str]:
 
 
 def _role(kind: str) -> Role:
-    match kind.lower().rpartition("::")[2]:
-        case "user":
-            return Role.PERSON
-        case "" | "contact":
-            return Role.CONTACT
-        case _:  # agent_bot, AgentBot, captain_assistant, Captain::Assistant, …
-            return Role.BOT
+    """Of a type: User, contact (or none), agent_bot, AgentBot, captain_assistant, Captain::Assistant, …"""
+    return _ROLES.get(kind.lower(), Role.BOT)
 
 
 def _person(wire: dict[str, Any], role: Role = Role.CONTACT) -> Person | None:
@@ -201,7 +197,7 @@ def _hashed(prefix: str, data: bytes) -> str:
     return prefix + hashlib.sha256(data).hexdigest()
 
 
-def _content_key(kind: str, account_id: int, number: int | None, content: object) -> str | None:
+def _content_key(kind: str, account_id: int, number: int, content: object) -> str | None:
     """Tells a change that was told: the same thing, changed to the same."""
     if not number:
         return None
@@ -248,10 +244,12 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     shaped = "content" in document or "message_type" in document  # an event of a newer Chatwoot
     about_message = not (apart or simple) and (shaped or name in ("message_created", "message_updated"))
     inner = document.get("conversation")
-    if isinstance(inner, dict) and (simple or about_message or "status" not in document):
-        conversation = {} if apart else inner
+    if apart:
+        conversation = {}
+    elif about_message or (isinstance(inner, dict) and (simple or "status" not in document)):
+        conversation = _object(inner)
     else:
-        conversation = {} if apart or about_message else document
+        conversation = document
     meta, messages = _object(conversation, "meta"), _list(conversation.get("messages"))
     last, own = _object(messages[0]) if messages else {}, _object(document, "account")
     accounts = own.get("id"), _object(conversation, "account").get("id"), last.get("account_id"), account_id
@@ -261,9 +259,10 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     actor = _person(user, _role(_word(user.get("type"))))
     message, key, changes = None, None, _changes(document.get("changed_attributes"))
     if simple:
-        actor = _person(_object(document, "sender"))
         said = document.get("message")
-        message = attrs.evolve(_message({"content": said} if isinstance(said, str) else _object(said)), sender=actor)
+        message = _message(_object(said) or {"content": said})
+        actor = _person(_object(document, "sender")) or message.sender
+        message = attrs.evolve(message, sender=actor)
     elif about_message:
         message = _message(document)
         if name == "message_created":
@@ -271,10 +270,9 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         elif name == "message_updated":
             content = (document.get("content"), document.get("content_attributes"))
             key = _content_key("updated", account, message.id, content)
-    elif name == "conversation_updated" and any(change.name == "updated_at" for change in changes):
-        key = _content_key(
-            "changed", account, number, document["changed_attributes"]
-        )  # its times tell it from the next
+    elif name == "conversation_updated" and "updated_at" in [change.name for change in changes]:
+        # its times tell it from the next
+        key = _content_key("changed", account, number, document["changed_attributes"])
     status = _word(conversation.get("status"))
     if not status and not simple:
         status = {"conversation_opened": "open", "conversation_resolved": "resolved"}.get(name, "")

@@ -74,29 +74,23 @@ def decide(
     learnt = _learn(event, memory, what, answers=What.ANSWERED in happenings)
     if what is None:
         return Decision(ignored=_reason(happenings[0], events), memory=learnt)
-    waited = -1.0
-    if what is What.ANSWERED:
-        waited = ((event.message and event.message.at) or event.updated_at or now) - known.opened_at
-    keys = (
-        event.key,
-        message_key(event.account_id, event.last) if what is What.CREATED and _customers(event.last) else None,
-    )
+    at = (event.message and event.message.at) or event.updated_at or now
+    waited = at - known.opened_at if what is What.ANSWERED else -1.0
+    said = event.last if what is What.CREATED and _customers(event.last) else None
     return Decision(
         what=what,
         silent=silent is _SILENT,
         memory=learnt,
         waited=waited if waited >= 0 else None,
-        keys=tuple(filter(None, keys)),
+        keys=tuple(filter(None, (event.key, message_key(event.account_id, said)))),
     )
 
 
 def _verdict(what: What, event: Event, events: AbstractSet[str]) -> bool | None:
     """Told silently (True), with a sound (False), or not at all (None); where several words apply, the loudest."""
-    selected = [mode in events or (mode == "all" and event.name in events) for mode in _MODES]
-    verdicts = [
-        verdict for verdict, chosen in zip(_ROWS[what], selected, strict=True) if chosen and verdict is not None
-    ]
-    return min(verdicts, default=None)
+    words = {*events, "all"} if event.name in events else events
+    verdicts = [verdict for mode, verdict in zip(_MODES, _ROWS[what], strict=True) if mode in words]
+    return next((verdict for verdict in (_LOUD, _SILENT) if verdict in verdicts), None)
 
 
 def _reason(what: What, events: AbstractSet[str]) -> Ignored:
@@ -144,9 +138,10 @@ def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
     message = event.message if event.name == "message_created" and _customers(event.message) else None
     belated = message is not None and 0 < message.id <= known.closed_message  # of an episode that was told and closed
     bots = known.status == "pending" and not told  # nothing told that an older event could belong to
-    if known.status in _CLOSED and not belated and (message or bots or not _older(event, known)):
+    news = message is not None and not repeated
+    if known.status in _CLOSED and not belated and (news or bots or not _older(event, known)):
         return _turn(event, known)
-    if message is None or belated or repeated or known.waiting or _holder(event, known):
+    if not news or belated or known.waiting or _holder(event, known):
         return None
     return What.UNATTENDED
 
@@ -251,7 +246,7 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
         answered=answered,
         asked=said.id if said else 0,
         said=_remembered(said),
-        newest=_newest(event, known),
+        newest=max(known.newest, _shown(event)),
         updated_at=max(known.updated_at, event.updated_at),
     )
     wrote = said is not None and said.id > known.newest
@@ -273,12 +268,12 @@ def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: b
     if not older:
         holder = _holder(event, known)
     shifted = told in (What.TAKEN, What.REASSIGNED, What.UNASSIGNED)
-    newest, closed_message = _newest(event, known), known.closed_message
+    closed_message = known.closed_message
     waiting = known.waiting and status == "open" and not answers and holder in (0, known.assignee)
     if answers and event.message:
         closed_message = event.message.id  # not the newest: the payload may show what the customer wrote after it
     elif known.waiting and not waiting:
-        closed_message = newest
+        closed_message = _shown(event) or known.newest  # an older event knows better what was written by then
     learnt = attrs.evolve(
         known,
         status=status,
@@ -292,11 +287,13 @@ def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: b
     )
     if learnt == known and memory is not None and not says_status:
         return None  # newer, but with nothing new in it: not worth a write
-    return attrs.evolve(learnt, newest=newest, updated_at=max(known.updated_at, event.updated_at))
+    newest, updated_at = max(known.newest, _shown(event)), max(known.updated_at, event.updated_at)
+    return attrs.evolve(learnt, newest=newest, updated_at=updated_at)
 
 
-def _newest(event: Event, known: Memory) -> int:
-    return max(known.newest, event.message.id if event.message else 0, event.last.id if event.last else 0)
+def _shown(event: Event) -> int:
+    """The newest message that the event shows."""
+    return max(message.id if message else 0 for message in (event.message, event.last))
 
 
 def _said(event: Event, known: Memory) -> Message | None:

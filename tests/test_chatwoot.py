@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from chatwoot_relay import chatwoot
 from chatwoot_relay.events import Attachment, Memory, Person, Role, message_key
-from chatwoot_relay.models import Alert, Notice
+from chatwoot_relay.models import Notice
 from chatwoot_relay.render import render
 
 
@@ -163,18 +163,8 @@ def test_no_mutation_of_a_sample_is_an_error(bodies: list[dict[str, Any]], mode:
         msgspec.json.decode(stored, type=Memory)
 
 
-MEMBERS = [
-    "id",
-    "status",
-    "conversation",
-    "message",
-    "meta",
-    "sender",
-    "account",
-    "labels",
-    "content_attributes",
-    "changed_attributes",
-]
+MEMBERS = ["id", "status", "conversation", "message", "meta", "sender", "account", "labels", "messages", "inbox"]
+MEMBERS += ["content", "content_attributes", "changed_attributes"]
 
 
 @settings(max_examples=100, deadline=None)
@@ -463,10 +453,3 @@ def test_a_sender_of_unknown_kind_on_our_side_is_no_customer() -> None:
     event = read(body)
     assert event.message is not None
     assert event.message.sender == Person(role=Role.BOT, id=11, name="Anna")
-
-
-def test_an_alert_of_an_event_is_an_alert() -> None:
-    """Episodes are told in the alert's own format."""
-    relay = Relay()
-    relay.receive(document("message_created--incoming-text"))
-    assert isinstance(relay.told[0], Alert)

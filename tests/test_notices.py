@@ -75,6 +75,7 @@ def test_the_simple_shape_may_lack_everything() -> None:
         event="hello", headline="🔔 hello", facts=(("Event", "hello"),)
     )
     assert headline({"event": "hello", "conversation": {}, "message": "hi"}) == "🔔 hello: hi"
+    assert headline({"event": "hello", "message": {"content": "hi", "sender": {"name": "Ann"}}}) == "🔔 hello: Ann: hi"
 
 
 def test_an_unknown_event_is_told_in_the_general_form() -> None:

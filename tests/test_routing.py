@@ -10,12 +10,12 @@ from typing import Any
 
 import attrs
 import pytest
-from chatwoot_samples import NAMES, Relay, document, fixture, read
+from chatwoot_samples import NAMES, Relay, document, fixture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatwoot_relay import routing
-from chatwoot_relay.events import Ignored, Memory, What
+from chatwoot_relay.events import Ignored, What
 from chatwoot_relay.models import Notice
 
 CREATED = document("conversation_created--webwidget")
@@ -138,13 +138,8 @@ def alone(name: str, *modes: str) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_alone_is_told_as_the_manifest_says(name: str) -> None:
-    """``notify`` and ``optional`` are told by default, ``ignore`` is not."""
+    """``notify`` and ``optional`` are told by default, ``ignore`` is not; under ``all`` a twin alone is no twin."""
     assert alone(name, "useful").startswith("ignored") == (fixture(name)["default"] == "ignore")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_everything_is_told_under_all(name: str) -> None:
-    """Who asks for all of it gets all of it; a twin alone is no twin."""
     assert not alone(name, "all").startswith("ignored")
 
 
@@ -499,6 +494,15 @@ def test_a_status_that_is_confirmed_makes_what_lies_before_it_old() -> None:
     assert story(relay, first, room.turn("resolved"), [between]) == ["silent: resolved"]
 
 
+def test_a_late_resolution_hides_no_message_from_after_it() -> None:
+    """Resolved and written to again at once; the resolution comes last but one."""
+    room, relay = Chatwoot(status="open"), Relay()
+    story(relay, room.create())
+    resolved, *_ = room.turn("resolved")
+    turned, _, message, _ = room.write("again")
+    assert story(relay, [turned, resolved, message]) == ["silent: resolved", "alert: reopened"]
+
+
 def test_a_message_from_before_the_resolution_does_not_reopen() -> None:
     """It is told, for it may not have been read."""
     room, relay = Chatwoot(status="open"), Relay()
@@ -631,12 +635,6 @@ def test_an_answer_can_be_the_first_sign_that_the_bot_gave_up() -> None:
     room.status = "open"
     assert story(relay, room.answer()[:1]) == ["alert: handed over"]
     assert story(relay, room.write()) == ["alert: unattended"]
-
-
-def test_a_memory_of_nothing_is_the_default() -> None:
-    """What an older version stored is read with what it lacks."""
-    assert Memory() == Memory(status="")
-    assert read({"event": "x"}).conversation == "9:None"
 
 
 # --- Any conversation, in any order ---
