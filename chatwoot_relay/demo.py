@@ -147,7 +147,7 @@ def story(now: float) -> list[tuple[str, dict[str, Any]]]:
             "conversation": conversation(ago, status, ANNA if sender is ANNA else None),
         }
 
-    turned = {"event": "conversation_status_changed", "changed_attributes": None}
+    turned: dict[str, Any] = {"event": "conversation_status_changed", "changed_attributes": None}
     taken = {"assignee_id": {"previous_value": None, "current_value": ANNA["id"]}}
     outage = {
         "severity": "critical",
