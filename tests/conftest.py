@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from faults import FaultyTelegram
 from relay_process import RELAY_TOKEN, WEBHOOK_SECRET, House, RelayProcess, house
 
 
 @pytest.fixture
 async def home(tmp_path: Path) -> AsyncIterator[House]:
     """A Telegram that can be told to misbehave, for relays that the test itself starts, kills and restarts."""
-    async with house(tmp_path, FaultyTelegram()) as made:
+    async with house(tmp_path) as made:
         yield made
 
 
