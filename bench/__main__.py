@@ -84,9 +84,9 @@ class Table:
 def speed(table: Table, size: Size) -> None:
     telegram = Server("bench.telegram", "PORT")
     telegram.wait()
-    held, base = relay(telegram, TELEGRAM_CHAT_ID=HELD.decode()), f"http://127.0.0.1:{telegram.port}"
-    at_once, full = relay(telegram, RELAY_REPLY_TIMEOUT="0"), relay(telegram)
-    bare, usual = Server("bench.bare", "PORT"), Server("bench.fastapi_relay", "PORT", base)
+    held = relay(telegram.url, TELEGRAM_CHAT_ID=HELD.decode())
+    at_once, full = relay(telegram.url, RELAY_REPLY_TIMEOUT="0"), relay(telegram.url)
+    bare, usual = Server("bench.bare", "PORT"), Server("bench.fastapi_relay", "PORT", telegram.url)
     everything = [telegram, held, at_once, full, bare, usual]
     first = 1
 
@@ -155,7 +155,7 @@ def speed(table: Table, size: Size) -> None:
             server.end()
 
     telegram = Server("bench.telegram", "PORT")
-    fresh = relay(telegram)
+    fresh = relay(telegram.url)
     try:
         fresh.healthy()
         begun = fresh.rss()
@@ -174,7 +174,7 @@ def starting(table: Table, size: Size) -> None:
     took: dict[str, list[float]] = {"bare": [], "relay": []}
     for turn in range(size.starts + 1):
         for name in random.sample(list(took), 2):
-            server = Server("bench.bare", "PORT") if name == "bare" else relay(telegram)
+            server = Server("bench.bare", "PORT") if name == "bare" else relay(telegram.url)
             seconds = server.healthy()
             server.end()
             if turn:
@@ -186,12 +186,11 @@ def starting(table: Table, size: Size) -> None:
 
 
 def backlogs(table: Table, size: Size) -> None:
-    base: dict[str, float] = {}
-    for pending in size.backlogs:
-        found = inside.backlog(pending, turns=size.turns)
-        base = base or found
-        words = f"accept {found['accept']:.0f}, tell {found['tell']:.0f} µs; drains {found['drain']:.0f}/s"
-        worst = max(found["accept"] / base["accept"], found["tell"] / base["tell"])
+    found = inside.backlogs(size.backlogs, turns=size.turns)
+    first = found[size.backlogs[0]]
+    for pending, (accept, tell) in found.items():
+        words = f"accept {accept:.0f}, tell {tell:.0f} µs; drains {1e6 / tell:.0f}/s"
+        worst = max(accept / first[0], tell / first[1])
         table.add(f"behind {pending} pending", words, f"{worst:.2f} ×", verdict(worst, 1.5, least=False))
 
 

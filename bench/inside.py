@@ -45,36 +45,41 @@ def _commit(store: Store, work: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def backlog(pending: int, *, turns: int) -> dict[str, float]:
-    """Microseconds to accept, and to claim and settle, one delivery behind so many; and how fast it drains."""
+class Backlog:
+    """An outbox behind which so many wait, and what one more costs it."""
+
+    def __init__(self, folder: Path, pending: int) -> None:
+        self.store = Store(open_database(folder / f"{pending}.db"), max_pending=10_000_000)
+        self.number, self.accepts, self.tells = 0, list[float](), list[float]()
+        while self.number < pending:
+            _commit(self.store, lambda: self._accept(min(20_000, pending - self.number)))
+
+    def turn(self) -> None:
+        """A commit that accepts some, and one that claims and settles as many."""
+        self.accepts.append(_commit(self.store, lambda: self._accept(BATCH)) / BATCH * 1e6)
+        self.tells.append(_commit(self.store, self._tell) / BATCH * 1e6)
+
+    def _accept(self, count: int) -> None:
+        for _ in range(count):
+            self.number += 1
+            _put(self.store, self.number)
+
+    def _tell(self) -> None:
+        now = float(self.number)
+        for delivery in self.store.claim({"team": BATCH}, now=now, max_age=1e12)[0]:
+            self.store.told(delivery.seq, now=now, chat_id="1", message_id=1)
+
+
+def backlogs(sizes: tuple[int, ...], *, turns: int) -> dict[int, tuple[float, float]]:
+    """Microseconds to accept, and to claim and settle, one delivery behind each many; turn by turn among them."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        store = Store(open_database(Path(folder) / "outbox.db"), max_pending=10_000_000)
-        for start in range(0, pending, 20_000):
-            _commit(store, lambda s=start: [_put(store, n) for n in range(s, min(s + 20_000, pending))])
-        number, left = pending, float(pending)
-
-        def accept() -> None:
-            nonlocal number
-            for _ in range(BATCH):
-                number += 1
-                _put(store, number)
-
-        def tell() -> None:
-            claimed, _ = store.claim({"team": BATCH}, now=left, max_age=1e12)
-            for delivery in claimed:
-                store.told(delivery.seq, now=left, chat_id="1", message_id=1)
-
-        accepts, tells = [], []
+        found = {pending: Backlog(Path(folder), pending) for pending in sizes}
         for _ in range(turns):
-            accepts.append(_commit(store, accept))
-            tells.append(_commit(store, tell))
-        drain = tells[len(tells) // 2 :]
-        store.db.close()
-    return {
-        "accept": statistics.median(accepts) / BATCH * 1e6,
-        "tell": statistics.median(tells) / BATCH * 1e6,
-        "drain": BATCH * len(drain) / sum(drain),
-    }
+            for one in found.values():
+                one.turn()
+        for one in found.values():
+            one.store.db.close()
+    return {n: (statistics.median(one.accepts), statistics.median(one.tells)) for n, one in found.items()}
 
 
 def event_work(*, turns: int) -> float:

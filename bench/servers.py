@@ -26,9 +26,15 @@ def free_port() -> int:
 class Server:
     """``python -m MODULE …`` with nothing but *settings* around it, in a folder of its own."""
 
-    def __init__(self, *command: str, settings: dict[str, str] | None = None, port: int | None = None) -> None:
+    def __init__(
+        self,
+        *command: str,
+        settings: dict[str, str] | None = None,
+        port: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.port = port or free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="bench-"))
         settings = {"RELAY_PORT": str(self.port), **(settings or {})}
         self.log = self.folder / "log"
         with self.log.open("wb") as log:
@@ -66,6 +72,10 @@ class Server:
                     raise RuntimeError(f"it did not start:\n{self.log.read_text('utf-8', 'replace')[-2000:]}") from None
                 time.sleep(0.002)
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     def cpu(self) -> float:
         """Seconds of processor time it has used."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
@@ -95,17 +105,20 @@ class Server:
             self.process.wait(15)
 
 
-def relay(telegram: Server, **settings: str) -> Server:
+def relay(telegram: str, *, port: int | None = None, folder: Path | None = None, **settings: str) -> Server:
+    """The relay, telling the Telegram at that address as fast as it can."""
     return Server(
         "chatwoot_relay", "serve",
         settings={
             "TELEGRAM_BOT_TOKEN": "123456789:AAFbenchbenchbenchbenchbenchbenchbe",
             "TELEGRAM_CHAT_ID": "1",
-            "TELEGRAM_API_URL": f"http://127.0.0.1:{telegram.port}",
+            "TELEGRAM_API_URL": telegram,
             "RELAY_PACING": "off",
             "RELAY_RATE_LIMIT": "off",
             **settings,
         },
+        port=port,
+        folder=folder,
     )  # fmt: skip
 
 

@@ -35,36 +35,46 @@ class Unusable(RelayError):
 
 
 @attrs.frozen
-class Bot:
+class Reply:
+    """What Telegram says to a question."""
+
+    status: int
+    body: Mapping[str, Any]
+    date: str
+
+    @property
+    def result(self) -> Any:
+        """What was asked for, an object or a list, or None where Telegram refuses."""
+        result = self.body.get("result")
+        return result if self.body.get("ok") is True and isinstance(result, dict | list) else None
+
+    @property
+    def words(self) -> str:
+        """Why it refuses."""
+        words = str(self.body.get("description") or "")
+        return printable(words.removeprefix("Bad Request: ").removeprefix("Forbidden: ")) or f"HTTP {self.status}"
+
+
+class Bot(Telegram):
     """Telegram, asked by a person who waits."""
 
-    telegram: Telegram
-
-    async def ask(self, method: str, **payload: Any) -> Answer:
-        """Telegram's answer, whatever it is. Raises Unusable where none came."""
-        answer = await self.telegram.call(method, payload, timeout=PATIENCE)
-        if isinstance(answer, Answer) and answer.body is not None:
-            return answer
-        why = f"HTTP {answer.status} without JSON" if isinstance(answer, Answer) else answer.reason
-        raise Unusable(f"Telegram does not answer ({why})")
-
-    async def result(self, method: str, **payload: Any) -> dict[str, Any] | None:
-        """What was asked for, or None where Telegram refuses."""
-        result = (await self.ask(method, **payload)).body or {}
-        found = result.get("result")
-        return found if result.get("ok") is True and isinstance(found, dict) else None
+    async def ask(self, method: str, **payload: Any) -> Reply:
+        """Telegram's reply. Raises Unusable where none came, or one that says nothing of what was asked."""
+        answer = await self.call(method, payload, timeout=PATIENCE)
+        if not isinstance(answer, Answer):
+            raise Unusable(f"Telegram does not answer ({answer.reason})")
+        if answer.body is None:
+            raise Unusable(f"Telegram does not answer (HTTP {answer.status} without JSON)")
+        reply = Reply(answer.status, answer.body, answer.headers.get("Date", ""))
+        if reply.status == 429 or reply.status >= 500:
+            raise Unusable(f"Telegram does not answer ({reply.words})")
+        return reply
 
 
 @contextlib.asynccontextmanager
 async def open_bot(settings: Settings) -> AsyncIterator[Bot]:
     async with open_session() as session:
-        token = settings.telegram_bot_token.reveal()
-        yield Bot(Telegram(session, api_url=settings.telegram_api_url, token=token))
-
-
-def said(answer: Answer) -> str:
-    words = str((answer.body or {}).get("description", f"HTTP {answer.status}"))
-    return printable(words.removeprefix("Bad Request: ").removeprefix("Forbidden: "))
+        yield Bot(session, api_url=settings.telegram_api_url, token=settings.telegram_bot_token.reveal())
 
 
 def printable(text: str) -> str:
@@ -92,19 +102,19 @@ async def find(bot: Bot, *, confirm: Callable[[str], bool]) -> list[Place]:
 
     Raises Unusable, with what to do, where there is nothing to see.
     """
-    me = await bot.result("getMe")
+    me = (await bot.ask("getMe")).result
     if me is None:
         raise Unusable("Telegram refuses the token: copy it whole from @BotFather (/mybots).")
     name = printable(str(me.get("username")))
-    hook = await bot.result("getWebhookInfo") or {}
+    hook = (await bot.ask("getWebhookInfo")).result or {}
     if hook.get("url"):
         raise Unusable(
             f"Another program has a webhook on @{name}, and sees alone what is written to it.\n"
             "Make a bot of its own for alerts: /newbot at @BotFather."
         )
-    if not hook.get("pending_update_count") and not confirm(QUESTION):
-        raise Unusable(NOTHING.format(name=name))
-    places = gather(await updates(bot))
+    places = None
+    if hook.get("pending_update_count") or confirm(QUESTION):
+        places = gather(await updates(bot))
     if not places:
         raise Unusable(NOTHING.format(name=name))
     return places
@@ -113,16 +123,15 @@ async def find(bot: Bot, *, confirm: Callable[[str], bool]) -> list[Place]:
 async def updates(bot: Bot) -> list[Any]:
     """What waits for the bot. Without an offset nothing is confirmed, without allowed_updates nothing is changed."""
     for limit in PAGES:
-        try:
-            answer = await bot.ask("getUpdates", limit=limit)
-        except Unusable:
-            continue
-        if answer.status == 409:
-            raise Unusable("Another program polls this bot: stop it for a moment, or make a bot of its own for alerts.")
-        result = (answer.body or {}).get("result")
-        if isinstance(result, list):
-            return result
-    raise Unusable("Telegram does not say what the bot has seen. Try again in a minute.")
+        with contextlib.suppress(Unusable):
+            reply = await bot.ask("getUpdates", limit=limit)
+            if isinstance(reply.result, list):
+                return reply.result
+            if reply.status == 409:
+                break
+    else:
+        raise Unusable("Telegram does not say what the bot has seen. Try again in a minute.")
+    raise Unusable("Another program polls this bot: stop it for a moment, or make a bot of its own for alerts.")
 
 
 def gather(found: Iterable[Any]) -> list[Place]:
@@ -153,37 +162,29 @@ def within(part: Mapping[str, Any]) -> list[Place]:
 
 def report(places: Iterable[Place]) -> str:
     """Ready to paste into an environment file."""
-    blocks = []
+    told = ""
     for place in places:
         topic = "" if place.thread_id is None else f", topic {place.topic or place.thread_id}"
-        lines = [f"# {place.title} ({place.kind}){topic}", f"TELEGRAM_CHAT_ID={place.chat_id}"]
-        if place.thread_id is not None:
-            lines.append(f"TELEGRAM_THREAD_ID={place.thread_id}")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
-
-
-def to_json(places: Iterable[Place]) -> str:
-    """The same for programs."""
-    return json.dumps([attrs.asdict(place) for place in places], ensure_ascii=False, indent=2)
+        told += f"# {place.title} ({place.kind}){topic}\nTELEGRAM_CHAT_ID={place.chat_id}\n"
+        told += "\n" if place.thread_id is None else f"TELEGRAM_THREAD_ID={place.thread_id}\n\n"
+    return told.rstrip()
 
 
 def run_chats(environ: Mapping[str, str], *, directory: Path, yes: bool, as_json: bool) -> int:
     """`chatwoot-relay chats`; its exit code."""
     settings = load(environ, directory=directory, only={"telegram_bot_token", "telegram_api_url"})
 
+    def confirm(question: str) -> bool:
+        """Ask who typed the command. Where nobody can answer, it is no."""
+        with contextlib.suppress(click.Abort):
+            return yes or click.confirm(question, default=False, err=True)
+        return False
+
     async def look() -> list[Place]:
         async with open_bot(settings) as bot:
-            return await find(bot, confirm=lambda question: yes or agreed(question))
+            return await find(bot, confirm=confirm)
 
     places = asyncio.run(look())
-    click.echo(to_json(places) if as_json else report(places))
+    told = json.dumps([attrs.asdict(place) for place in places], ensure_ascii=False, indent=2)
+    click.echo(told if as_json else report(places))
     return 0
-
-
-def agreed(question: str) -> bool:
-    """Ask who typed the command. Where nobody can answer, it is no."""
-    try:
-        return click.confirm(question, default=False, err=True)
-    except click.Abort:
-        return False

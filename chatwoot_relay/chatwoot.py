@@ -1,7 +1,7 @@
 """Chatwoot's shapes, here and nowhere else: a body becomes an Event, whatever its fields hold.
 
-Only fields named here are ever read, so that the secrets in payloads (contact tokens, channel records) go no further;
-e-mail addresses are taken over from contacts alone.
+A field that is null or of another type is as if it were missing. Only fields named here are ever read, so that the
+secrets in payloads (contact tokens, channel records) go no further; e-mail addresses are taken of contacts alone.
 """
 
 from __future__ import annotations
@@ -9,231 +9,95 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from typing import Any, NewType
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import attrs
-import cattrs
-import cattrs.gen
 import msgspec
 
 from .events import Attachment, Change, Event, Message, Person, Role
-from .markup import short
+from .markup import sane, short
 from .models import MAX_ID
 
 MAX_TEXT = 2000  # code points of a message that are kept; fewer are shown
 MAX_WORD = 300  # of anything else
 MAX_ITEMS = 20  # labels, attachments, changes, answers
+YEAR_3000 = 32_503_680_000
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_MENTION = re.compile(r"\[@([^\]\n]{1,100})\]\(mention://[a-z]{1,20}/[^)\s]{0,200}\)")
-_MESSAGE_KINDS: dict[object, str] = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
-_MESSAGE_KINDS |= {kind: kind for kind in _MESSAGE_KINDS.values()}
-_CHANNELS = {
-    "Channel::WebWidget": "website chat",
-    "Channel::Api": "API",
-    "Channel::Email": "e-mail",
-    "Channel::FacebookPage": "Facebook",
-    "Channel::TwitterProfile": "Twitter",
-    "Channel::TwilioSms": "Twilio",
-    "Channel::Whatsapp": "WhatsApp",
-    "Channel::Sms": "SMS",
-    "Channel::Line": "LINE",
-    "Channel::Tiktok": "TikTok",
-}
-
-
-# Every event that Chatwoot v4.15 sends, beside automation_event.*
+# Every event that Chatwoot v4.15 sends
 KNOWN_EVENTS = frozenset({
     "conversation_created", "conversation_status_changed", "conversation_updated", "conversation_opened",
     "conversation_resolved", "conversation_typing_on", "conversation_typing_off", "message_created", "message_updated",
     "contact_created", "contact_updated", "webwidget_triggered", "inbox_created", "inbox_updated", "macro.executed",
+    "automation_event.conversation_created", "automation_event.conversation_updated",
+    "automation_event.conversation_opened", "automation_event.conversation_resolved",
+    "automation_event.message_created",
 })  # fmt: skip
+_MENTION = re.compile(r"\[@([^\]\n]{1,100})\]\(mention://[a-z]{1,20}/[^)\s]{0,200}\)")
+_MESSAGE_KINDS: dict[object, str] = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
+_MESSAGE_KINDS |= {kind: kind for kind in _MESSAGE_KINDS.values()}
+_CHANNELS = {
+    "WebWidget": "website chat", "Api": "API", "Email": "e-mail", "FacebookPage": "Facebook", "TwilioSms": "Twilio",
+    "TwitterProfile": "Twitter", "Whatsapp": "WhatsApp", "Sms": "SMS", "Line": "LINE", "Tiktok": "TikTok",
+}  # fmt: skip
 
 
-# --- The wire: what we read of a payload. A field that is missing, null or of another type takes its default ---
+# --- One value of whatever type; of another than it should have, it is empty ---
 
 
-LongText = NewType("LongText", str)
+def _object(value: object, *path: str) -> dict[str, Any]:
+    """The object at *path* within *value*."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
-@attrs.frozen
-class WirePerson:
-    id: int = 0
-    name: str = ""
-    email: str = ""
-    type: str = ""
-    identifier: str = ""
-    phone_number: str = ""
+def _list(value: object) -> list[Any]:
+    """The first of many."""
+    return value[:MAX_ITEMS] if isinstance(value, list) else []
 
 
-@attrs.frozen
-class WireNamed:
-    id: int = 0
-    name: str = ""
-
-
-@attrs.frozen
-class WireAttachment:
-    file_type: str = ""
-    data_url: str = ""
-    fallback_title: str = ""
-
-
-@attrs.frozen
-class WireContent:
-    deleted: bool = False
-    is_unsupported: bool = False
-    external_error: str = ""
-    submitted_email: str = ""
-    submitted_values: Any = None
-    automation_rule_id: Any = None
-    email: Any = None
-
-
-@attrs.frozen
-class WireExtra:
-    mail_subject: str = ""
-    campaign_id: Any = None
-
-
-@attrs.frozen
-class WireMessage:
-    id: int = 0
-    content: LongText = LongText("")
-    message_type: Any = None
-    private: bool = False
-    content_type: str = ""
-    created_at: Any = None
-    account_id: int = 0
-    sender_type: str = ""
-    sender: WirePerson = WirePerson()
-    content_attributes: WireContent = WireContent()
-    additional_attributes: WireExtra = WireExtra()
-    attachments: tuple[WireAttachment, ...] = ()
-
-
-@attrs.frozen
-class WireMeta:
-    sender: WirePerson = WirePerson()
-    assignee: WirePerson = WirePerson()
-    assignee_type: str = ""
-    team: WireNamed = WireNamed()
-
-
-@attrs.frozen
-class WireConversation:
-    id: Any = None
-    status: str = ""
-    channel: str = ""
-    priority: str = ""
-    snoozed_until: Any = None
-    updated_at: Any = None
-    labels: Any = None
-    messages: tuple[WireMessage, ...] = ()
-    meta: WireMeta | None = None  # None tells "not said" from "nobody"
-    account: WireNamed = WireNamed()
-    additional_attributes: WireExtra = WireExtra()
-
-
-@attrs.frozen
-class WireRoot:
-    """What stands beside the conversation or the message."""
-
-    account: WireNamed = WireNamed()
-    inbox: WireNamed = WireNamed()
-    user: WirePerson = WirePerson()
-    contact: WirePerson = WirePerson()
-    changed_attributes: Any = None
-
-
-def _text(value: object, limit: int) -> str:
+def _text(value: object, limit: int = MAX_TEXT) -> str:
     """A string with what is shown of it at most; cleaned before it is cut, so that nothing invisible fills it."""
     if not isinstance(value, str):
         return ""
-    if len(value) > limit:
-        value = short(value[: 64 * limit], limit)[:limit]
-    return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
+    return sane(value if len(value) <= limit else short(value[: 64 * limit], limit)[:limit])
 
 
-def _word(value: object, _: object = None) -> str:
+def _word(value: object) -> str:
     return _text(value, MAX_WORD)
 
 
-def _id(value: object, _: object = None) -> int:
+def _words(value: object) -> tuple[str, ...]:
+    words = [word for word in map(_word, _list(value)) if word]
+    if isinstance(value, list) and len(value) > MAX_ITEMS:
+        words.append(f"… and {len(value) - MAX_ITEMS} more")
+    return tuple(words)
+
+
+def _id(value: object) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_ID else 0
+    return value if type(value) is int and 0 < value <= MAX_ID else 0
 
 
-def _tolerant_converter() -> cattrs.Converter:
-    """A converter that never complains: what does not fit becomes the default."""
-    converter = cattrs.Converter(detailed_validation=False)
-    converter.register_structure_hook(str, _word)
-    converter.register_structure_hook(LongText, lambda value, _: _text(value, MAX_TEXT))
-    converter.register_structure_hook(int, _id)
-    converter.register_structure_hook(bool, lambda value, _: value is True)
-
-    def of_class(cls: type) -> Any:
-        read: Any = cattrs.gen.make_dict_structure_fn(
-            cls, converter, _cattrs_detailed_validation=False, _cattrs_forbid_extra_keys=False
-        )
-        default = cls()
-        return lambda value, _: read(value, cls) if isinstance(value, dict) else default
-
-    def of_list(kind: Any) -> Any:
-        limit = 1 if kind == tuple[WireMessage, ...] else MAX_ITEMS
-        item = kind.__args__[0]
-        read = converter.get_structure_hook(item)
-        return lambda value, _: tuple([read(entry, item) for entry in value[:limit]]) if type(value) is list else ()
-
-    converter.register_structure_hook_factory(attrs.has, of_class)
-    converter.register_structure_hook_factory(lambda kind: getattr(kind, "__origin__", None) is tuple, of_list)
-    meta = converter.get_structure_hook(WireMeta)
-    converter.register_structure_hook(
-        WireMeta | None, lambda value, _: meta(value, WireMeta) if isinstance(value, dict) else None
-    )
-    return converter
-
-
-_CONVERTER = _tolerant_converter()
-_read_root = _CONVERTER.get_structure_hook(WireRoot)
-_read_conversation = _CONVERTER.get_structure_hook(WireConversation)
-_read_message = _CONVERTER.get_structure_hook(WireMessage)
-_read_person = _CONVERTER.get_structure_hook(WirePerson)
-
-
-# --- From the wire to the nouns ---
-
-
-def _moment(value: object) -> float:
-    """Unix seconds of a number or an ISO string; 0 for anything else."""
+def _moment(value: Any) -> tuple[float, str]:
+    """Unix seconds of a number or an ISO string, and the same for people: as it came when it came as text."""
+    seconds = value
     if isinstance(value, str) and 10 <= len(value) <= 40:
         try:
             parsed = datetime.datetime.fromisoformat(value)
-            if parsed.tzinfo is None:
-                parsed = parsed.replace(tzinfo=datetime.UTC)
-            value = parsed.timestamp()
+            seconds = parsed.replace(tzinfo=parsed.tzinfo or datetime.UTC).timestamp()
         except (ValueError, OverflowError):
-            return 0.0
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 32_503_680_000:  # year 3000
-        return float(value)
-    return 0.0
+            pass
+    if type(seconds) not in (int, float) or not 0 < seconds < YEAR_3000:
+        return 0.0, ""
+    if isinstance(value, str):
+        return seconds, value
+    return float(seconds), datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _iso(value: object, moment: float) -> str:
-    """A moment for people: as it came when it came as text."""
-    if not moment or isinstance(value, str):
-        return value if moment and isinstance(value, str) else ""
-    return datetime.datetime.fromtimestamp(int(moment), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _words(value: object) -> tuple[str, ...]:
-    """The strings of a list, the first of many."""
-    if not isinstance(value, list):
-        return ()
-    words = tuple(word for word in (_word(entry) for entry in value[:MAX_ITEMS]) if word)
-    return (*words, f"… and {len(value) - MAX_ITEMS} more") if len(value) > MAX_ITEMS else words
+# --- The nouns ---
 
 
 def _role(kind: str) -> Role:
@@ -246,91 +110,76 @@ def _role(kind: str) -> Role:
             return Role.BOT
 
 
-def _person(wire: WirePerson, role: Role) -> Person | None:
-    name = wire.name.strip()
-    if role is not Role.CONTACT:
-        return Person(role=role, id=wire.id, name=name) if wire.id or name else None
-    name = name or wire.identifier.strip() or wire.phone_number.strip()
-    if not (wire.id or name or wire.email):
-        return None
-    return Person(role=role, id=wire.id, name=name, email=wire.email.strip())
+def _person(wire: dict[str, Any], role: Role = Role.CONTACT) -> Person | None:
+    number, name, email = _id(wire.get("id")), _word(wire.get("name")).strip(), ""
+    if role is Role.CONTACT:
+        name = name or _word(wire.get("identifier")).strip() or _word(wire.get("phone_number")).strip()
+        email = _word(wire.get("email")).strip()
+    return Person(role=role, id=number, name=name, email=email) if number or name or email else None
 
 
-def _attachment(wire: WireAttachment) -> Attachment:
-    name = wire.fallback_title
-    if not name and wire.data_url:
+def _attachment(wire: dict[str, Any]) -> Attachment:
+    name = _word(wire.get("fallback_title"))
+    if not name:
         try:
-            name = _word(unquote(urlsplit(wire.data_url).path.rpartition("/")[2]))
+            name = _word(unquote(urlsplit(_word(wire.get("data_url"))).path.rpartition("/")[2]))
         except ValueError:  # no URL at all
             name = ""
-    return Attachment(kind=wire.file_type, name=name)
+    return Attachment(kind=_word(wire.get("file_type")), name=name)
 
 
-def _submitted(values: object) -> tuple[int, str, tuple[tuple[str, str], ...]]:
+def _submitted(values: object) -> dict[str, Any]:
     """Stars, feedback and answers that the customer gave; of input_csat, input_select and form."""
     if isinstance(values, dict):
-        survey = values.get("csat_survey_response")
-        if not isinstance(survey, dict):
-            return 0, "", ()
+        survey = _object(values, "csat_survey_response")
         rating = _id(survey.get("rating"))
-        return rating if rating <= 5 else 0, _text(survey.get("feedback_message"), MAX_TEXT), ()
-    answers = []
-    for entry in values[:MAX_ITEMS] if isinstance(values, list) else ():
-        if isinstance(entry, dict):
-            chosen = _word(entry.get("title")) or _word(entry.get("value"))
-            if chosen:
-                answers.append((_word(entry.get("label")) or _word(entry.get("name")), chosen))
-    return 0, "", tuple(answers)
+        return {"rating": rating if rating <= 5 else 0, "feedback": _text(survey.get("feedback_message"))}
+    answers = (
+        (_word(entry.get("label")) or _word(entry.get("name")), _word(entry.get("title")) or _word(entry.get("value")))
+        for entry in map(_object, _list(values))
+    )
+    return {"answers": tuple((question, chosen) for question, chosen in answers if chosen)}
 
 
-def _mail(value: object) -> tuple[str, str]:
-    """An e-mail's subject, and its text for where the message itself has none."""
-    mail = value if isinstance(value, dict) else {}
-    text = mail.get("text_content")
-    parts = text if isinstance(text, dict) else {}
-    return _word(mail.get("subject")), _text(parts.get("reply"), MAX_TEXT) or _text(parts.get("full"), MAX_TEXT)
-
-
-def _message(wire: WireMessage) -> Message:
-    kind = _MESSAGE_KINDS.get(wire.message_type, "") if type(wire.message_type) in (int, str) else ""
-    role = _role(wire.sender.type or wire.sender_type)
+def _message(wire: dict[str, Any]) -> Message:
+    kind = wire.get("message_type")
+    kind = _MESSAGE_KINDS.get(kind, "") if type(kind) in (int, str) else ""
+    sender, more = _object(wire, "sender"), _object(wire, "content_attributes")
+    mail, asks = _object(more, "email"), _word(wire.get("content_type"))
+    role = _role(_word(sender.get("type")) or _word(wire.get("sender_type")))
     if kind in ("outgoing", "template") and role is Role.CONTACT:
         role = Role.BOT  # a sender of unknown kind on our side: neither an answer, nor an address to show
-    content = wire.content_attributes
-    subject, mail = _mail(content.email)
-    rating, feedback, answers = _submitted(content.submitted_values)
-    moment = _moment(wire.created_at)
-    automatic = "campaign" if wire.additional_attributes.campaign_id else ""
-    automatic = "automation rule" if content.automation_rule_id else automatic
-    text = wire.content or mail
-    mentions = tuple(found.group(1) for found in _MENTION.finditer(text))[:MAX_ITEMS] if "mention://" in text else ()
+    text = _text(wire.get("content"))
+    for part in ("reply", "full"):
+        text = text or _text(_object(mail, "text_content").get(part))
+    mentions = tuple(found[1] for found in _MENTION.finditer(text))[:MAX_ITEMS] if "mention://" in text else ()
+    automatic = "campaign" if _object(wire, "additional_attributes").get("campaign_id") else ""
+    at, timestamp = _moment(wire.get("created_at"))
     return Message(
-        id=wire.id,
+        id=_id(wire.get("id")),
         kind=kind,
         text=_MENTION.sub(r"@\1", text) if mentions else text,
-        private=wire.private,
-        asks=wire.content_type if wire.content_type not in ("text", "incoming_email", "") else "",
-        sender=_person(wire.sender, role),
-        at=moment,
-        timestamp=_iso(wire.created_at, moment),
-        attachments=tuple(_attachment(entry) for entry in wire.attachments),
-        subject=subject,
-        automatic=automatic,
-        unsupported=content.is_unsupported,
-        deleted=content.deleted,
-        error=content.external_error,
-        rating=rating,
-        feedback=feedback,
-        left_email=content.submitted_email,
-        answers=answers,
+        private=wire.get("private") is True,
+        asks="" if asks in ("text", "incoming_email") else asks,
+        sender=_person(sender, role),
+        at=at,
+        timestamp=timestamp,
+        attachments=tuple(_attachment(_object(entry)) for entry in _list(wire.get("attachments"))),
+        subject=_word(mail.get("subject")),
+        automatic="automation rule" if more.get("automation_rule_id") else automatic,
+        unsupported=more.get("is_unsupported") is True,
+        deleted=more.get("deleted") is True,
+        error=_word(more.get("external_error")),
+        left_email=_word(more.get("submitted_email")),
         mentions=mentions,
+        **_submitted(more.get("submitted_values")),
     )
 
 
-def _changed(value: object) -> str:
+def _changed(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_words(value))
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if type(value) in (int, float):
         return str(value) if abs(value) <= MAX_ID else ""
     return _word(value)
 
@@ -338,20 +187,21 @@ def _changed(value: object) -> str:
 def _changes(value: object) -> tuple[Change, ...]:
     """changed_attributes: a list of objects with one member each, null, or anything."""
     found = []
-    for entry in value[:MAX_ITEMS] if isinstance(value, list) else ():
-        if isinstance(entry, dict):
-            for name, change in list(entry.items())[:MAX_ITEMS]:
-                both = change if isinstance(change, dict) else {}
-                before, after = _changed(both.get("previous_value")), _changed(both.get("current_value"))
-                found.append(Change(name=_word(name), before=before, after=after))
+    for entry in map(_object, _list(value)):
+        for name, change in list(entry.items())[:MAX_ITEMS]:
+            before, after = (_changed(_object(change).get(part)) for part in ("previous_value", "current_value"))
+            found.append(Change(name=_word(name), before=before, after=after))
     return tuple(found[:MAX_ITEMS])
+
+
+# --- Keys: what tells one thing from the next ---
 
 
 def _hashed(prefix: str, data: bytes) -> str:
     return prefix + hashlib.sha256(data).hexdigest()
 
 
-def message_key(account_id: int, message_id: int) -> str | None:
+def _message_key(account_id: int, message_id: int) -> str | None:
     """Tells a message that was told, whatever delivery or conversation brought it."""
     return f"message:{account_id}:{message_id}" if message_id else None
 
@@ -377,13 +227,16 @@ def signed_key(timestamp: str, body: bytes) -> str:
     return _hashed(f"signed:{timestamp}:", body)
 
 
+# --- The event ---
+
+
 def _is_simple(document: dict[str, Any], name: str) -> bool:
     """Whether it is the simple shape: a conversation beside a message or alone, where Chatwoot has neither."""
-    if name.startswith(("conversation_typing_", "contact_", "inbox_", "webwidget_")):
+    if name.startswith("conversation_typing_"):
         return False
-    if isinstance(document.get("message"), dict):
+    if isinstance(document.get("message"), dict | str):
         return True
-    native = "id" in document or "content" in document or "message_type" in document or "status" in document
+    native = any(member in document for member in ("id", "content", "message_type", "status"))
     return not native and isinstance(document.get("conversation"), dict)
 
 
@@ -393,86 +246,74 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     *base_url* is the dashboard's (no trailing slash), for the link; *account_id* is for payloads that carry none.
     """
     name = _word(document["event"])
-    if name.startswith(("contact_", "inbox_", "webwidget_")):
-        return _read_other(document, name, account_id)
-    root: WireRoot = _read_root(document, WireRoot)
-    simple = _is_simple(document, name)
+    if name.startswith("inbox_"):  # settings and secrets: no more of it is read
+        document = {"account": document.get("account")}
+    apart = name.startswith(("contact_", "inbox_", "webwidget_"))  # about no conversation
+    simple = not apart and _is_simple(document, name)
+    shaped = "content" in document or "message_type" in document  # an event of a newer Chatwoot
+    about_message = not (apart or simple) and (shaped or name in ("message_created", "message_updated"))
     inner = document.get("conversation")
-    about_message = name in ("message_created", "message_updated") and not simple
-    nested = simple or about_message or name.startswith("conversation_typing_") or "status" not in document
-    if nested and isinstance(inner, dict):
-        conversation: WireConversation = _read_conversation(inner, WireConversation)
+    if isinstance(inner, dict) and (simple or about_message or "status" not in document):
+        conversation = {} if apart else inner
     else:
-        conversation = _read_conversation({} if about_message else document, WireConversation)
-    meta = conversation.meta or WireMeta()
-    last = conversation.messages[0] if conversation.messages else WireMessage()
-    account = root.account.id or conversation.account.id or last.account_id or account_id or 0
-    number = _id(conversation.id) or None
-    message, key, changes = None, None, _changes(root.changed_attributes)
-    actor = _person(root.user, _role(root.user.type))
+        conversation = {} if apart or about_message else document
+    meta, messages = _object(conversation, "meta"), _list(conversation.get("messages"))
+    last, own = _object(messages[0]) if messages else {}, _object(document, "account")
+    accounts = own.get("id"), _object(conversation, "account").get("id"), last.get("account_id"), account_id
+    account = next(filter(None, map(_id, accounts)), 0)
+    number = _id(conversation.get("id"))
+    user, assignee = _object(document, "user"), _object(meta, "assignee")
+    actor = _person(user, _role(_word(user.get("type"))))
+    message, key, changes = None, None, _changes(document.get("changed_attributes"))
     if simple:
-        actor = _person(_read_person(document.get("sender"), WirePerson), Role.CONTACT)
-        body: WireMessage = _read_message(document.get("message"), WireMessage)
-        message = attrs.evolve(_message(body), sender=actor)
+        actor = _person(_object(document, "sender"))
+        said = document.get("message")
+        message = attrs.evolve(_message({"content": said} if isinstance(said, str) else _object(said)), sender=actor)
     elif about_message:
-        message = _message(_read_message(document, WireMessage))
+        message = _message(document)
         if name == "message_created":
-            key = message_key(account, message.id)
-        else:
+            key = _message_key(account, message.id)
+        elif name == "message_updated":
             content = (document.get("content"), document.get("content_attributes"))
             key = _content_key("updated", account, message.id, content)
     elif name == "conversation_updated" and any(change.name == "updated_at" for change in changes):
-        key = _content_key("changed", account, number, root.changed_attributes)  # its times tell one from the next
-    status = conversation.status
+        key = _content_key(
+            "changed", account, number, document["changed_attributes"]
+        )  # its times tell it from the next
+    status = _word(conversation.get("status"))
     if not status and not simple:
         status = {"conversation_opened": "open", "conversation_resolved": "resolved"}.get(name, "")
-    assignee_role = _role(meta.assignee_type or meta.assignee.type or "user")
-    contact = _person(meta.sender, Role.CONTACT)
+    contact = _person(
+        document if name.startswith("contact_") else _object(meta, "sender") or _object(document, "contact")
+    )
     if contact is None and message is not None and message.kind == "incoming":
         contact = message.sender
-    moment = _moment(conversation.updated_at)
+    channel = _word(conversation.get("channel")).removeprefix("Channel::")
+    updated_at, timestamp = _moment(conversation.get("updated_at"))
     return Event(
         name=name,
         simple=simple,
         account_id=account,
-        account_name=root.account.name,
-        conversation_id=number,
+        account_name=_word(own.get("name")),
+        conversation_id=number or None,
         status=status,
-        updated_at=moment,
-        timestamp=_iso(conversation.updated_at, moment),
+        updated_at=updated_at,
+        timestamp=timestamp,
         contact=contact,
         actor=actor,
-        assignee=_person(meta.assignee, assignee_role),
-        assignee_known=conversation.meta is not None,
-        team=meta.team.name,
-        labels=_words(conversation.labels),
-        priority=conversation.priority,
-        inbox=root.inbox.name,
-        channel=_CHANNELS.get(conversation.channel, conversation.channel.removeprefix("Channel::")),
-        subject=conversation.additional_attributes.mail_subject,
-        snoozed_until=_iso(conversation.snoozed_until, _moment(conversation.snoozed_until)),
+        assignee=_person(assignee, _role(_word(meta.get("assignee_type")) or _word(assignee.get("type")) or "user")),
+        assignee_known=isinstance(conversation.get("meta"), dict),
+        team=_word(_object(meta, "team").get("name")),
+        labels=_words(conversation.get("labels")),
+        priority=_word(conversation.get("priority")),
+        inbox=_word(_object(document, "inbox").get("name")),
+        channel=_CHANNELS.get(channel, channel),
+        subject=_word(_object(conversation, "additional_attributes").get("mail_subject")),
+        snoozed_until=_moment(conversation.get("snoozed_until"))[1],
         changes=changes,
         message=message,
-        last=_message(last) if conversation.messages else None,
+        last=_message(last) if messages else None,
         url=f"{base_url}/app/accounts/{account}/conversations/{number}" if base_url and account and number else None,
         key=key,
-        last_key=message_key(account, last.id),
-    )
-
-
-def _read_other(document: dict[str, Any], name: str, account_id: int | None) -> Event:
-    """Events about no conversation. Of an inbox nothing is read but its account: the rest is settings and secrets."""
-    root: WireRoot = _read_root(document, WireRoot)
-    contact = None
-    if name.startswith("contact_"):
-        contact = _person(_read_person(document, WirePerson), Role.CONTACT)
-    elif name.startswith("webwidget_"):
-        contact = _person(root.contact, Role.CONTACT)
-    return Event(
-        name=name,
-        account_id=root.account.id or account_id or 0,
-        account_name=root.account.name,
-        contact=contact,
-        inbox="" if name.startswith("inbox_") else root.inbox.name,
-        changes=_changes(root.changed_attributes) if name.startswith("contact_") else (),
+        last_key=_message_key(account, _id(last.get("id"))),
     )

@@ -67,6 +67,8 @@ def main() -> None:
 @main.command(epilog="\b\n" + help_text())
 def serve() -> None:
     """Run the service. Everything is set by environment variables, listed below."""
+    for warning in unknown(os.environ, directory=Path.cwd()):  # first, for it is why another is missing
+        click.echo(f"chatwoot-relay: warning: {warning}", err=True)
     settings = load(os.environ, directory=Path.cwd())
     secrets = [settings.telegram_bot_token, *settings.chatwoot_webhook_secret, settings.relay_token]
     set_up_logs(
@@ -74,8 +76,6 @@ def serve() -> None:
         form=settings.relay_log_format,
         secrets=[secret.reveal() for secret in secrets if secret is not None],
     )
-    for warning in unknown(os.environ, directory=Path.cwd()):
-        click.echo(f"chatwoot-relay: warning: {warning}", err=True)
     asyncio.run(run(settings))
 
 

@@ -20,10 +20,12 @@ import attrs
 from aiohttp import ClientSession, web
 
 from . import server
+from .clock import Clock
 from .faketelegram import TOKEN, FakeTelegram
+from .kinds import is_loopback
 from .openapi import ALERT
 from .pages import seal
-from .settings import Settings, is_loopback, load
+from .settings import Settings, load
 from .telemetry import set_up_logs
 
 PASSED = ("RELAY_HOST", "RELAY_PORT")
@@ -103,7 +105,7 @@ Ctrl+C ends it."""
 
 async def _tell(base: str) -> None:
     async with ClientSession() as session:
-        for route, body in story(time.time()):
+        for route, body in story(Clock().wall()):
             async with session.post(f"{base}/api/v1/chatwoot/{route}", json=body) as answer:
                 answer.raise_for_status()
 

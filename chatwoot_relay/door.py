@@ -31,6 +31,7 @@ from .signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Verd
 MAX_ALERT = 1024 * 1024
 MAX_BODY = 10 * 1024 * 1024
 MAX_IN_FLIGHT = 32 * 1024 * 1024
+SMALL_BODY = 64 * 1024  # is read however much is in flight, so that a few large ones shut nobody out
 MAX_DEPTH = 500  # arrays and objects in each other: below what any reader or writer of JSON here would choke on
 MAX_VALUES = 600_000  # members and elements in one body; more would cost more memory than a body is worth
 BODY_TIMEOUT = 15.0
@@ -114,14 +115,14 @@ class Door:
                     self._in_flight += len(chunk)
                     if size > MAX_BODY:
                         raise too_large
-                    if self._in_flight > MAX_IN_FLIGHT:
+                    if self._in_flight > MAX_IN_FLIGHT and size > SMALL_BODY:
                         raise OutboxUnavailable("too many large bodies at once")
                     chunks.append(chunk)
         except TimeoutError:
             raise Refused(408, f"The body did not arrive within {self.body_timeout:g} s.", close=True) from None
         except web.RequestPayloadError:
             raise Refused(400, "The body is not valid HTTP.", close=True) from None
-        except ConnectionError:
+        except (ConnectionError, RuntimeError):  # aiohttp's words for: lost while we wait, lost before we read
             raise Refused(400, "The client went away in the middle of the body.", close=True) from None
         finally:
             self._in_flight -= size

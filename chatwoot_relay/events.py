@@ -150,11 +150,7 @@ class What(enum.StrEnum):
     MENTIONED = "mentioned"
     LABELLED = "labelled"
     TEAM_SET = "team set"
-    # asked for by somebody, or new to us
-    AUTOMATION = "automation rule"
-    MACRO = "macro"
-    UNKNOWN = "unknown"
-    SIMPLE = "simple"
+    OTHER = "other"  # a rule's, a macro's or a hand-made event, or one that we do not know
     # the rest
     AGENT_WROTE = "agent wrote"
     BOT_WROTE = "bot wrote"
@@ -162,12 +158,7 @@ class What(enum.StrEnum):
     NOTE = "note"
     CREATED = "created"
     PARKED = "parked"
-    MESSAGE_CHANGED = "message changed"
-    CHANGED = "changed"
-    TYPING = "typing"
-    CONTACT = "contact"
-    WIDGET = "widget"
-    INBOX = "inbox"
+    NOISE = "noise"
     TWIN = "twin"
 
 
@@ -197,5 +188,6 @@ class Decision:
     memory: Memory | None = None
     opens: bool = False  # an alert that opens an episode: later notices of the conversation reply to it
     said: Message | None = None  # the customer's words that the alert shows
+    wrote: bool = False  # these words are news: they are what opened it
     waited: float | None = None  # seconds until the first answer
     keys: tuple[str, ...] = ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -22,7 +21,7 @@ from .errors import OutboxUnavailable, Refused
 from .events import Decision, Event, Memory
 from .markup import short_line
 from .metrics import Metrics
-from .models import Alert, Ambiguous, Content, Dead, Operator, Outcome, Rank, Retry, Sent, WaitBot, WaitChat
+from .models import Alert, Ambiguous, Content, Dead, Operator, Outcome, Rank, Retry, Sent, WaitBot, WaitChat, new_id
 from .openapi import openapi
 from .outbox import Accepted, Conflict, Ignored
 from .pages import Page, docs_page, redoc_page
@@ -87,7 +86,7 @@ def problem(status: int, detail: str, **members: Any) -> web.Response:
         "message": detail,
     }
     response = web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json")
-    _sign(response, secrets.token_hex(8))
+    _sign(response, new_id())
     return response
 
 
@@ -104,7 +103,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     relay = request.app[RELAY]
     started = relay.clock.monotonic()
     given = request.headers.get("X-Request-ID", "")
-    request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(8)
+    request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else new_id()
     detail: str | None = None
     try:
         response = await handler(request)
@@ -197,7 +196,7 @@ async def receive_alert(request: web.Request) -> web.Response:
 
 async def _deliver_alert(relay: Relay, alert: Alert, key: str, digest: str) -> web.Response:
     relay.demand_open()
-    delivery_id, lane = secrets.token_hex(8), str(alert.conversation_id)
+    delivery_id, lane = new_id(), str(alert.conversation_id)
     where: dict[str, Any] = {"id": delivery_id, "destination": TEAM, "conversation": lane, "now": relay.outbox.now()}
     with relay.sender.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as future:
         if key:
@@ -275,7 +274,7 @@ def _event(relay: Relay, entry: Entry, document: Any) -> Event:
 
 
 async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...]) -> web.Response:
-    settings, wall, delivery_id = relay.settings, relay.clock.wall(), secrets.token_hex(8)
+    settings, wall, delivery_id = relay.settings, relay.clock.wall(), new_id()
 
     def decide(memory: Memory | None, repeated: bool) -> tuple[Decision, Content | None]:
         decision = routing.decide(event, memory, events=settings.relay_events, now=wall, repeated=repeated)
@@ -339,7 +338,7 @@ async def send_test(request: web.Request) -> web.Response:
         customer_email="test@example.com",
         timestamp=datetime.fromtimestamp(relay.clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
-    delivery_id = secrets.token_hex(8)
+    delivery_id = new_id()
     with relay.sender.watch(delivery_id, patience=patience) as future:
         await relay.outbox.do(
             lambda store: store.enqueue(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable
 
 from .clock import Clock
 from .errors import OutboxUnavailable
-from .models import Notice
+from .models import Notice, new_id
 from .outbox import Store
 from .writer import Outbox
 
@@ -34,9 +33,7 @@ async def keep(
                 reported = outbox.damaged
             if beats % TELL_EVERY == 0:
                 await outbox.do(
-                    lambda store: store.announce_deaths(
-                        id=secrets.token_hex(8), destination=destination, now=outbox.now()
-                    )
+                    lambda store: store.announce_deaths(id=new_id(), destination=destination, now=outbox.now())
                 )
             if forgetting or beats % FORGET_EVERY == 0:
                 forgetting = await outbox.do(lambda store: store.expire(now=outbox.now(), retention=retention)) > 0
@@ -50,4 +47,4 @@ def _report_damage(store: Store, outbox: Outbox, destination: str) -> None:
         headline="⚠️ The relay's database was damaged",
         facts=(("Set aside as", outbox.damaged or ""), ("Some alerts", "may be lost, or told twice")),
     )
-    store.enqueue(notice, id=secrets.token_hex(8), destination=destination, conversation="relay", now=outbox.now())
+    store.enqueue(notice, id=new_id(), destination=destination, conversation="relay", now=outbox.now())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import attrs
 
+T = TypeVar("T")
 LONGEST = 3650 * 86400.0  # seconds; a longer duration is a typing error
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 PERIODS = {"second": 1, "minute": 60, "hour": 3600}
@@ -44,12 +46,10 @@ def bot_token(text: str) -> Secret:
 
 
 def secrets(text: str) -> tuple[Secret, ...]:
-    if not text:
-        return ()
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")] if text else []
     if not all(parts):
         raise ValueError("has an empty part: separate several secrets by single commas")
-    return tuple(Secret(part) for part in parts)
+    return tuple(map(Secret, parts))
 
 
 def chat_id(text: str) -> int | str:
@@ -81,7 +81,7 @@ def url(text: str) -> str:
         good = False
     if not good or re.search(r"\s", text):
         raise ValueError("is not a URL: it begins with http:// or https:// and names a host")
-    if parts.username is not None or parts.query or parts.fragment or re.search(r"/bot[0-9]+:", text):
+    if parts.username is not None or re.search(r"[?#]|/bot[0-9]+:", text):
         raise ValueError("has a password, a token, a ? or a # in it: give the base URL alone")
     return text.rstrip("/")
 
@@ -93,24 +93,22 @@ def host(text: str) -> str:
     return bare
 
 
-def yes_no(text: str) -> bool:
-    word = text.lower()
-    if word not in ("yes", "no", "on", "off", "true", "false", "1", "0"):
-        raise ValueError("is neither on nor off")
-    return word in ("yes", "on", "true", "1")
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError(f"is none of {', '.join(words)}")
-        return text.lower()
+def words(meanings: dict[str, T], complaint: str = "") -> Callable[[str], T]:
+    def parse(text: str) -> T:
+        if text.lower() not in meanings:
+            raise ValueError(complaint or f"is none of {', '.join(meanings)}")
+        return meanings[text.lower()]
 
     return parse
 
 
-def pacing(text: str) -> bool:
-    return one_of("telegram", "off")(text) == "telegram"
+def one_of(*known: str) -> Callable[[str], str]:
+    return words({word: word for word in known})
+
+
+YES, NO = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
+yes_no = words(dict.fromkeys(YES, True) | dict.fromkeys(NO, False), "is neither on nor off")
+pacing = words({"telegram": True, "off": False})
 
 
 def duration(low: float, high: float = LONGEST) -> Callable[[str], float]:
@@ -120,7 +118,7 @@ def duration(low: float, high: float = LONGEST) -> Callable[[str], float]:
             raise ValueError("is not a duration: write 90s, 15m, 72h, 7d or seconds")
         seconds = float(found[1]) * UNITS[found[2]]
         if not low <= seconds <= high:
-            raise ValueError(f"is outside of {low:g} to {high:g} seconds")
+            raise ValueError(f"is outside of {low:.0f} to {high:.0f} seconds")
         return seconds
 
     return parse

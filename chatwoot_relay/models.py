@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import random
 from typing import Annotated, Any
 
 import attrs
@@ -72,6 +73,11 @@ class Notice:
 
 
 Content = Alert | Notice
+
+
+def new_id() -> str:
+    """A public id. Nobody gains by guessing one, so no call of the system is made for it."""
+    return f"{random.getrandbits(64):016x}"
 
 
 class Rank(enum.IntEnum):

@@ -24,38 +24,67 @@ _WROTE_AGAIN = {
     What.OPENED: "Customer is waiting in an open conversation",
 }
 _SEVERITIES = {"urgent": "critical", "high": "high", "low": "low"}
-_KINDS = {
-    "image": "🖼 Image",
-    "audio": "🎤 Audio",
-    "video": "🎬 Video",
-    "file": "📎 File",
-    "location": "📍 Location",
-    "contact": "👤 Contact",
-    "share": "🔗 Share",
-    "story_mention": "🔗 Story mention",
-    "fallback": "📎 Attachment",
+
+# Before the colon of a headline: by what happened, else by how the event's name begins.
+_HEADLINES = {
+    What.CUSTOMER_WROTE: "💬 {customer}",
+    What.UNATTENDED: "💬 {customer}",
+    What.WROTE_TO_BOT: "🤖 {customer} to the bot",
+    What.TAKEN: "🙋 {holder} took {customer}'s conversation",
+    What.REASSIGNED: "🔁 {holder} now has {customer}'s conversation",
+    What.UNASSIGNED: "↩️ Nobody has {customer}'s conversation now",
+    What.ANSWERED: "✅ {sender} answered {customer}{after}",
+    What.RESOLVED: "✅ Resolved: {customer}",
+    What.SNOOZED: "💤 Snoozed: {customer}{until}",
+    What.URGENT: "🚩 URGENT: {customer}",
+    What.SEND_FAILED: "⚠️ Not delivered to {customer}",
+    What.RATED: "⭐{more_stars} {customer} rated{of_five}",
+    What.EMAIL_LEFT: "📧 {customer} left an e-mail address",
+    What.CHOSE: "☑️ {customer} answered",
+    What.MENTIONED: "📝 {sender} mentions {mentioned}",
+    What.LABELLED: "🏷 Labels of {customer}",
+    What.TEAM_SET: "👥 {customer} is now with team {team}",
+    What.AGENT_WROTE: "💬 {sender} → {customer}",
+    What.BOT_WROTE: "🤖 {sender} → {customer}",
+    What.AUTOMATIC: "⚙️ {source} → {customer}",
+    What.NOTE: "📝 Private note of {sender}",
+    What.CREATED: "🆕 New conversation, {status}: {customer}",
+    What.PARKED: "🤖 Back with the bot: {customer}",
 }
+_GENERAL = "🔔 {event}{whose}"
+_OTHERS = {
+    "automation_event.": "⚙️ Automation rule, {rule}: {customer}",
+    "macro.": "⚙️ Macro: {customer}",
+    "conversation_updated": "🔹 Conversation changed: {customer}",
+    "conversation_typing_on": "✍️ {typist} is typing",
+    "conversation_typing_off": "✍️ {typist} stopped typing",
+    "message_updated": "✏️ A message was {changed}: {customer}",
+    "contact_": "👤 {Event}: {customer}",
+    "webwidget_": "👀 {customer} opened the chat widget",
+    "inbox_": "📥 {Event}",
+}
+_ATTACHED = {
+    "image": "🖼 Image", "audio": "🎤 Audio", "video": "🎬 Video", "file": "📎 File", "location": "📍 Location",
+    "contact": "👤 Contact", "share": "🔗 Share", "story_mention": "🔗 Story mention",
+}  # fmt: skip
 _ASKED = {
-    "input_csat": "asks for a rating",
-    "input_email": "asks for an e-mail address",
-    "input_select": "asks to choose",
-    "form": "sends a form",
-    "cards": "sends cards",
-    "article": "sends articles",
-}
+    "input_csat": "asks for a rating", "input_email": "asks for an e-mail address", "input_select": "asks to choose",
+    "form": "sends a form", "cards": "sends cards", "article": "sends articles",
+}  # fmt: skip
 
 
 def word(event: Event, decision: Decision) -> Content:
     """What a person is told of *event*, of which ``decision.what`` happened."""
-    what = decision.what or What.UNKNOWN
+    what = decision.what or What.OTHER
     if what in _REASONS and event.conversation_id is not None:
-        return _alert(event, what, decision.said)
-    headline, changed, message = _told(event, what, decision)
+        return _alert(event, what, decision)
+    message, body = event.message or Message(), _body(event)
+    after = duration(decision.waited) if decision.waited is not None else ""
     return Notice(
         event=event.name,
-        headline=_cut(headline, MAX_HEADLINE),
-        facts=_facts(event, what, changed),
-        message=message or None,
+        headline=_headline(event, what, message, body, after),
+        facts=tuple((label, value) for label, value in _facts(event, what, message, after) if value.strip()),
+        message={What.RATED: message.feedback, What.EMAIL_LEFT: "", What.CHOSE: ""}.get(what, body) or None,
         url=event.url,
         conversation_id=event.conversation_id,
         silent=decision.silent,
@@ -70,48 +99,34 @@ def _cut(text: str, limit: int) -> str:
     return cut(" ".join(clean(text[: 4 * limit + 200]).split()), max(limit - 1, 1))
 
 
-def _name(person: Person | None, otherwise: str) -> str:
-    if person is None:
-        return otherwise
-    return _cut(person.name or person.email, MAX_NAME) or otherwise
-
-
-def _customer(event: Event) -> str:
-    return _name(event.contact, "Customer")
-
-
-def _sender(message: Message) -> str:
-    role = message.sender.role if message.sender else Role.BOT
-    return _name(message.sender, {Role.PERSON: "An agent", Role.CONTACT: "Customer"}.get(role, "Automatic message"))
+def _name(person: Person | None, otherwise: str = "") -> str:
+    return (_cut(person.name or person.email, MAX_NAME) if person else "") or otherwise
 
 
 def _attachments(attachments: tuple[Attachment, ...]) -> str:
     words = []
     for attachment in attachments:
-        kind = _KINDS.get(attachment.kind, "📎 Attachment")
+        kind = _ATTACHED.get(attachment.kind, "📎 Attachment")
         words.append(f"{kind}: {_cut(attachment.name, 100)}" if attachment.name.strip() else kind)
     return ", ".join(words)
 
 
-def _body(message: Message | None) -> str:
+def _says(message: Message | None) -> str:
     """What a message says, attachments in words where there is no text."""
-    if message is None:
+    if message is None or message.deleted:
         return ""
     if message.text.strip():
         return message.text
-    if message.attachments:
-        return _attachments(message.attachments)
-    return "Unsupported message: open it in Chatwoot" if message.unsupported else ""
+    missing = "Unsupported message: open it in Chatwoot" if message.unsupported else ""
+    return _attachments(message.attachments) or missing
 
 
-def _snippet(text: str) -> str:
-    return _cut(text, MAX_SNIPPET)
-
-
-def _says(who: str, text: str) -> str:
-    """``who: text``, the text cut to what the line has left."""
-    snippet = _cut(text, min(MAX_SNIPPET, MAX_HEADLINE - 2 - len(who)))
-    return f"{who}: {snippet}" if snippet else who
+def _body(event: Event) -> str:
+    """The words that an event is about; a new conversation's are the customer's alone."""
+    last = event.last if event.name == "automation_event.message_created" else None
+    if event.name == "conversation_created" and event.last and event.last.kind == "incoming":
+        last = event.last
+    return _says(event.message or last)
 
 
 def duration(seconds: float) -> str:
@@ -141,29 +156,26 @@ def _until(timestamp: str) -> str:
 # --- Alerts ---
 
 
-def _alert(event: Event, what: What, said: Message | None) -> Alert:
-    own = said is not None and (said is event.message or said is event.last)
-    reason = (own and _WROTE_AGAIN.get(what)) or _REASONS[what]
-    subject = event.subject or (said.subject if said else "")
+def _alert(event: Event, what: What, decision: Decision) -> Alert:
+    said = decision.said or Message()
     info = {
         "inbox": event.inbox,
         "channel": event.channel,
-        "subject": subject,
-        "attachments": _attachments(said.attachments) if said and said.text.strip() else "",
-        "assigned to": _name(event.assignee, ""),
+        "subject": event.subject or said.subject,
+        "attachments": _attachments(said.attachments) if said.text.strip() else "",
+        "assigned to": _name(event.assignee),
         "team": event.team,
         "labels": ", ".join(event.labels),
         "told by": _plain(event.name) if event.name.startswith("automation_event.") else "",
     }
-    timestamp = said.timestamp if said else ""
     return Alert(
         severity=_SEVERITIES.get(event.priority, "medium"),
-        reason=reason,
+        reason=(decision.wrote and _WROTE_AGAIN.get(what)) or _REASONS[what],
         conversation_id=event.conversation_id or 0,
-        message=_body(said),
+        message=_says(said),
         customer_name=(event.contact and event.contact.name) or None,
         customer_email=(event.contact and event.contact.email) or None,
-        timestamp=timestamp or event.timestamp or None,
+        timestamp=said.timestamp or event.timestamp or None,
         chatwoot_url=event.url,
         additional_info={label: value for label, value in info.items() if value} or None,
     )
@@ -172,141 +184,84 @@ def _alert(event: Event, what: What, said: Message | None) -> Alert:
 # --- Notices ---
 
 
-def _facts(event: Event, what: What, changed: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """The labelled lines: where, who, what changed; blank ones are left out."""
-    message = event.message
-    sender = message.sender if message and what is not What.SIMPLE else None
-    if what is What.SIMPLE:
-        sender = event.actor
-    person = sender or event.contact
-    facts = [
-        ("Event", event.name if what in (What.SIMPLE, What.UNKNOWN) else ""),
+def _headline(event: Event, what: What, message: Message, body: str, after: str) -> str:
+    """Who and what, then after a colon as much of the words as the line has left."""
+    template = _GENERAL
+    if not event.simple:
+        by_name = (headline for prefix, headline in _OTHERS.items() if event.name.startswith(prefix))
+        template = _HEADLINES.get(what) or next(by_name, _GENERAL)
+    until, whose = _until(event.snoozed_until), _name(event.contact or message.sender)
+    asks = _ASKED.get(message.asks, "")
+    ours = message.sender is not None and message.sender.role is Role.PERSON
+    head = template.format(
+        customer=_name(event.contact, "Customer"),
+        sender=_name(message.sender, "An agent" if ours else "Automatic message"),
+        holder=_name(event.assignee, "Somebody"),
+        typist=_name(event.actor, "Somebody"),
+        whose=f": {whose}" if whose else "",
+        after=f" after {after}" if after else "",
+        until=f", until {until}" if until else "",
+        more_stars="⭐" * (message.rating - 1),
+        of_five=f" {message.rating} of 5" if message.rating else "",
+        mentioned=", ".join(message.mentions),
+        team=event.team or "?",
+        source=message.automatic.capitalize() or (f"Chatwoot {asks}" if asks else "Automatic message"),
+        status=event.status,
+        changed="deleted" if message.deleted else "changed",
+        rule=_plain(event.name.removeprefix("automation_event.")),
+        event=_plain(event.name),
+        Event=_plain(event.name).capitalize(),
+    )
+    if what is What.BOT_WROTE and message.asks == "cards":
+        body = asks  # the text is "cards"
+    if what is What.NOISE and event.name == "conversation_updated":
+        body = _changed(event)
+    quoted = {
+        What.SEND_FAILED: message.error,
+        What.RATED: message.feedback,
+        What.EMAIL_LEFT: message.left_email,
+        What.CHOSE: ", ".join(value for _, value in message.answers),
+        What.LABELLED: ", ".join(event.labels),
+    }.get(what, body)
+    snippet = _cut(quoted, min(MAX_SNIPPET, MAX_HEADLINE - 2 - len(head)))
+    return _cut(f"{head}: {snippet}" if snippet else head, MAX_HEADLINE)
+
+
+def _changed(event: Event) -> str:
+    return ", ".join(_plain(change.name) for change in event.changes if change.name != "updated_at")
+
+
+def _facts(event: Event, what: What, message: Message, after: str) -> list[tuple[str, str]]:
+    """The labelled lines: where, who, what changed."""
+    contact, sender = event.contact or Person(role=Role.CONTACT), message.sender or event.actor
+    person = sender or contact
+    general = what is What.OTHER and (event.simple or not event.name.startswith(tuple(_OTHERS)))
+    asked = ("Question", _cut(message.text, MAX_SNIPPET) if message.answers else "")
+    return [
+        ("Event", event.name if general else ""),
         ("Conversation", f"#{event.conversation_id}" if event.conversation_id else ""),
         ("Status", event.status),
-        ("From", person.name if person else ""),
-        ("Customer", event.contact.name if event.contact and sender and sender.role is not Role.CONTACT else ""),
-        ("Email", (person.email if person else "") or (event.contact.email if event.contact else "")),
+        ("From", person.name),
+        ("Customer", contact.name if person.role is not Role.CONTACT else ""),
+        ("Email", person.email or contact.email),
         ("Inbox", event.inbox),
-        ("Channel", event.channel if not event.inbox else ""),
-        ("Assigned to", _name(event.assignee, "")),
+        ("Channel", "" if event.inbox else event.channel),
+        ("Assigned to", "nobody" if what is What.UNASSIGNED else _name(event.assignee)),
         ("Priority", event.priority),
-        ("Account", event.account_name if what in (What.SIMPLE, What.UNKNOWN) else ""),
-        ("Subject", (event.subject or (message.subject if message else "")) if message else ""),
-        ("Attachments", _attachments(message.attachments) if message and message.text.strip() else ""),
-        *changed,
+        ("Account", event.account_name if general else ""),
+        ("Subject", (event.subject or message.subject) if event.message else ""),
+        ("Attachments", _attachments(message.attachments) if message.text.strip() else ""),
+        ("Time", message.timestamp if event.simple else ""),
+        ("Answered after", after),
+        ("Snoozed until", _until(event.snoozed_until)),
+        ("Reason", message.error),
+        ("Rating", "⭐" * message.rating),
+        ("Email left", message.left_email),
+        asked,
+        *((label or "Answer", value) for label, value in message.answers),
+        ("Sent by", message.automatic.capitalize()),
+        ("Private note", "yes" if message.private else ""),
+        ("Changed", _changed(event) if what in (What.NOISE, What.OTHER) else ""),
+        ("Team", event.team if what in (What.TEAM_SET, What.OTHER) else ""),
+        ("Labels", ", ".join(event.labels) if what in (What.LABELLED, What.OTHER) else ""),
     ]
-    return tuple((label, value) for label, value in facts if value.strip())
-
-
-def _told(event: Event, what: What, decision: Decision) -> tuple[str, tuple[tuple[str, str], ...], str]:
-    """The headline, the lines about what changed, and the words of the message."""
-    customer = _customer(event)
-    message = event.message or Message()
-    body = _body(event.message)
-    sender = _sender(message)
-    holder = _name(event.assignee, "Somebody")
-    names = tuple(change.name for change in event.changes if change.name != "updated_at")
-    changes = (("Changed", ", ".join(_plain(name) for name in names)),)
-    match what:
-        case What.CUSTOMER_WROTE | What.UNATTENDED:
-            return _says(f"💬 {customer}", body), (), body
-        case What.WROTE_TO_BOT:
-            return _says(f"🤖 {customer} to the bot", body), (), body
-        case What.TAKEN:
-            return f"🙋 {holder} took {customer}'s conversation", (), ""
-        case What.REASSIGNED:
-            return f"🔁 {holder} now has {customer}'s conversation", (), ""
-        case What.UNASSIGNED:
-            return f"↩️ Nobody has {customer}'s conversation now", (("Assigned to", "nobody"),), ""
-        case What.ANSWERED:
-            after = duration(decision.waited) if decision.waited is not None else ""
-            answered = f"✅ {sender} answered {customer}" + (f" after {after}" if after else "")
-            return _says(answered, body), (("Answered after", after),), body
-        case What.RESOLVED:
-            return f"✅ Resolved: {customer}", (), ""
-        case What.SNOOZED:
-            until = _until(event.snoozed_until)
-            return f"💤 Snoozed: {customer}" + (f", until {until}" if until else ""), (("Snoozed until", until),), ""
-        case What.URGENT:
-            return f"🚩 URGENT: {customer}", (), ""
-        case What.SEND_FAILED:
-            reason = ("Reason", message.error)
-            return _says(f"⚠️ Not delivered to {customer}", message.error), (reason,), body
-        case What.RATED:
-            stars = "⭐" * message.rating
-            rated = f"{stars or '⭐'} {customer} rated" + (f" {message.rating} of 5" if message.rating else "")
-            return _says(rated, message.feedback), (("Rating", stars),), message.feedback
-        case What.EMAIL_LEFT:
-            return (
-                f"📧 {customer} left an e-mail address: {message.left_email}",
-                (("Email left", message.left_email),),
-                "",
-            )
-        case What.CHOSE:
-            answers = tuple((label or "Answer", value) for label, value in message.answers)
-            chosen = ", ".join(value for _, value in message.answers)
-            return _says(f"☑️ {customer} answered", chosen), (("Question", _snippet(message.text)), *answers), ""
-        case What.MENTIONED:
-            return (
-                _says(f"📝 {sender} mentions {', '.join(message.mentions)}", body),
-                (("Private note", "mention"),),
-                body,
-            )
-        case What.LABELLED:
-            labels = ", ".join(event.labels)
-            return _says(f"🏷 Labels of {customer}", labels), (("Labels", labels),), ""
-        case What.TEAM_SET:
-            return f"👥 {customer} is now with team {event.team or '?'}", (("Team", event.team),), ""
-        case What.AUTOMATION:
-            rule = _plain(event.name.removeprefix("automation_event."))
-            body = _body(event.last) if event.name.endswith("message_created") else ""
-            return _says(f"⚙️ Automation rule, {rule}: {customer}", body), _state(event), body
-        case What.MACRO:
-            return f"⚙️ Macro: {customer}", _state(event), ""
-        case What.SIMPLE:
-            who = _name(event.actor, "")
-            about = f"🔔 {_plain(event.name)}" + (f": {who}" if who else "")
-            return _says(about, body), (("Time", message.timestamp),), body
-        case What.AGENT_WROTE:
-            return _says(f"💬 {sender} → {customer}", body), (), body
-        case What.BOT_WROTE:
-            asks = _ASKED.get(message.asks, "")
-            return _says(f"🤖 {sender} → {customer}", asks if asks and asks.endswith("cards") else body), (), body
-        case What.AUTOMATIC:
-            source = {"automation rule": "Automation rule", "campaign": "Campaign"}.get(message.automatic, "")
-            asks = _ASKED.get(message.asks, "")
-            who = source or (f"Chatwoot {asks}" if asks else "Automatic message")
-            return _says(f"⚙️ {who} → {customer}", body), (("Sent by", source),), body
-        case What.NOTE:
-            return _says(f"📝 Private note of {sender}", body), (("Private note", "yes"),), body
-        case What.CREATED:
-            body = _body(event.last) if event.last and event.last.kind == "incoming" else ""
-            return _says(f"🆕 New conversation, {event.status}: {customer}", body), (), body
-        case What.PARKED:
-            return f"🤖 Back with the bot: {customer}", (), ""
-        case What.MESSAGE_CHANGED:
-            done = "was deleted" if message.deleted else "was changed"
-            return (
-                _says(f"✏️ A message {done}: {customer}", "" if message.deleted else body),
-                (),
-                "" if message.deleted else body,
-            )
-        case What.CHANGED if event.message is None:
-            return _says(f"🔹 Conversation changed: {customer}", ", ".join(map(_plain, names))), changes, ""
-        case What.TYPING:
-            done = "is typing" if event.name.endswith("_on") else "stopped typing"
-            return f"✍️ {_name(event.actor, 'Somebody')} {done}", (("Customer", customer),), ""
-        case What.CONTACT:
-            return f"👤 {_plain(event.name).capitalize()}: {customer}", changes, ""
-        case What.WIDGET:
-            return f"👀 {customer} opened the chat widget", (), ""
-        case What.INBOX:
-            return f"📥 {_plain(event.name).capitalize()}", (), ""
-        case _:
-            who = _name(event.contact or message.sender, "")
-            return _says(f"🔔 {_plain(event.name)}" + (f": {who}" if who else ""), body), _state(event), body
-
-
-def _state(event: Event) -> tuple[tuple[str, str], ...]:
-    """How a conversation stands, for what somebody asked to hear of it."""
-    return ("Team", event.team), ("Labels", ", ".join(event.labels))

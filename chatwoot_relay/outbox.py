@@ -99,10 +99,15 @@ CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT RO
 INSERT INTO counters VALUES ('accepted', 0), ('pending', 0), ('sending', 0), ('sent', 0), ('dead', 0), ('expired', 0);
 CREATE TRIGGER deliveries_accepted AFTER INSERT ON deliveries BEGIN
     UPDATE counters SET value = value + 1 WHERE name IN ('accepted', new.state);
+    INSERT INTO lanes (destination, conversation, rank, head)
+    VALUES (new.destination, new.conversation, new.rank, new.seq)
+    ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank), head = min(head, excluded.head);
 END;
 CREATE TRIGGER deliveries_turned AFTER UPDATE OF state ON deliveries WHEN old.state <> new.state BEGIN
     UPDATE counters SET value = value + CASE name WHEN new.state THEN 1 ELSE -1 END
     WHERE name IN (old.state, new.state);
+    UPDATE lanes SET busy = 1
+    WHERE new.state = 'sending' AND destination = new.destination AND conversation = new.conversation;
 END;
 CREATE TRIGGER deliveries_expired AFTER DELETE ON deliveries BEGIN
     UPDATE counters SET value = value + CASE name WHEN 'expired' THEN 1 ELSE -1 END
@@ -224,6 +229,54 @@ _WHERE = {  # constants, for only so are the partial indexes used
 }
 
 
+# Each statement gives up the interpreter's lock and has to win it back from the loop's thread: whatever is done for
+# every delivery is one statement, its triggers do the rest.
+_ENQUEUE = """\
+INSERT INTO deliveries (id, state, destination, conversation, memory, rank, content, accepted_at, born, since, held)
+SELECT :id, 'pending', :destination, :conversation, :memory, :rank, :content, :wall, :now, :now,
+    coalesce((SELECT seconds FROM held WHERE destination = :destination), 0)
+WHERE (SELECT value FROM counters WHERE name = 'pending') < :most
+RETURNING (
+    SELECT count(*) FROM (
+        SELECT 1 FROM lanes WHERE destination = :destination AND busy = 0 AND due = 0 AND rank <= :rank
+        AND conversation <> :conversation LIMIT 20
+    )
+)
+"""
+_DELIVERY = """\
+SELECT d.seq, d.conversation, d.id, d.content, d.rank, d.accepted_at, d.attempts, d.ambiguous, d.born, d.since, d.held,
+    a.chat_id, a.message_id
+FROM {} CROSS JOIN deliveries d ON d.seq = heads.head
+LEFT JOIN conversations c ON c.key = d.memory LEFT JOIN deliveries a ON a.id = c.alert
+ORDER BY heads.rank, heads.head
+"""
+_HEAD = _DELIVERY.format("(SELECT ? AS head, 0 AS rank) heads")
+_HEADS = _DELIVERY.format(
+    "(SELECT rank, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 ORDER BY rank, head LIMIT ?) heads"
+)
+_NOTE = f"""\
+UPDATE deliveries SET reason = :reason, history = json_insert(
+        CASE WHEN json_array_length(history) < {HISTORY_KEPT} THEN history ELSE json_remove(history, '$[0]') END,
+        '$[#]', json_array(:wall, :outcome, :reason)
+    )
+WHERE seq = :seq
+"""  # noqa: S608
+_SETTLE = (
+    _NOTE.replace("WHERE", ", state = :state, settled = :settled, chat_id = :chat_id, message_id = :message_id WHERE")
+    + "RETURNING destination, conversation"
+)
+_OWED = "FROM deliveries WHERE destination = :destination AND conversation = :conversation AND state = 'pending'"
+_EMPTY_LANE = f"""\
+DELETE FROM lanes WHERE destination = :destination AND conversation = :conversation AND NOT EXISTS (SELECT 1 {_OWED})
+"""  # noqa: S608
+_REFRESH = f"""\
+INSERT INTO lanes (destination, conversation, rank, head, due)
+SELECT :destination, :conversation, rank, head, :due
+FROM (SELECT (SELECT min(rank) {_OWED}) AS rank, (SELECT min(seq) {_OWED}) AS head) WHERE head IS NOT NULL
+ON CONFLICT DO UPDATE SET rank = excluded.rank, head = excluded.head, due = excluded.due, busy = 0
+"""  # noqa: S608
+
+
 class Store:
     """The outbox's verbs on one connection. The caller owns the transaction and the thread."""
 
@@ -283,35 +336,26 @@ class Store:
         rank: int | None = None,
     ) -> Accepted:
         """One alert or notice is owed from now on. Raises OutboxUnavailable when the queue is full."""
-        db = self.db
         if self.full:
             raise OutboxUnavailable("less than 64 MiB of disk are free")
-        if db.execute("SELECT value FROM counters WHERE name = 'pending'").fetchone()[0] >= self.max_pending:
-            raise OutboxUnavailable("the queue is full")
         rank = rank_of(content) if rank is None else rank
-        seq = db.execute(
-            "INSERT INTO deliveries (id, state, destination, conversation, memory, rank, content, accepted_at, born,"
-            " since, held) VALUES (?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                id,
-                destination,
-                conversation,
-                memory,
-                int(rank),
-                pack(content),
-                self.wall(),
-                now,
-                now,
-                self._held(destination),
-            ),
-        ).lastrowid
-        self._join(destination, conversation, int(rank), seq)
-        ahead = db.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 AND rank <= ?"
-            " AND conversation <> ? LIMIT 20)",
-            (destination, int(rank), conversation),
-        ).fetchone()[0]
-        return Accepted(id=id, ahead=ahead)
+        row = self.db.execute(
+            _ENQUEUE,
+            {
+                "id": id,
+                "destination": destination,
+                "conversation": conversation,
+                "memory": memory,
+                "rank": int(rank),
+                "content": pack(content),
+                "wall": self.wall(),
+                "now": now,
+                "most": self.max_pending,
+            },
+        ).fetchone()
+        if row is None:
+            raise OutboxUnavailable("the queue is full")
+        return Accepted(id=id, ahead=row[0])
 
     def _join(self, destination: str, conversation: str, rank: int, seq: int | None) -> None:
         """One more in a lane, which stays as busy and as late as it is."""
@@ -415,68 +459,72 @@ class Store:
             total = max(self._held(destination), (held or {}).get(destination, 0.0))
             overdue = None if fair is None else self._overdue(destination, now - fair)
             while count > 0 and len(died) < STEP:
-                lane = (
-                    overdue
-                    or db.execute(
-                        "SELECT conversation, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0"
-                        " ORDER BY rank, head LIMIT 1",
-                        (destination,),
-                    ).fetchone()
-                )
+                wanted = 1 if overdue else count
+                rows = self.db.execute(
+                    _HEAD if overdue else _HEADS, (overdue,) if overdue else (destination, count)
+                ).fetchall()
                 overdue = None
-                if lane is None:
-                    break
-                conversation, head = lane
-                row = db.execute(
-                    "SELECT d.id, d.content, d.rank, d.accepted_at, d.attempts, d.ambiguous, d.born, d.since, d.held,"
-                    " a.chat_id, a.message_id FROM deliveries d LEFT JOIN conversations c ON c.key = d.memory"
-                    " LEFT JOIN deliveries a ON a.id = c.alert WHERE d.seq = ?",
-                    (head,),
-                ).fetchone()
-                id, content, rank, accepted_at, attempts, ambiguous, born, since, before, chat_id, message_id = row
-                known, reason = unpack(content), "unreadable in the outbox"
-                if now - since - (total - before) > max_age:
-                    known, reason = None, "too old: it could not be said within RELAY_MAX_AGE"
-                if known is None:
-                    self.bury(head, now=now, reason=reason)
-                    died.append(Died(id, rank, reason))
-                    continue
-                db.execute("UPDATE deliveries SET state = 'sending', attempts = attempts + 1 WHERE seq = ?", (head,))
-                db.execute(
-                    "UPDATE lanes SET busy = 1 WHERE destination = ? AND conversation = ?", (destination, conversation)
-                )
-                count -= 1
-                claimed.append(
-                    Delivery(
-                        seq=head,
-                        id=id,
-                        destination=destination,
-                        conversation=conversation,
-                        content=known,
-                        rank=rank,
-                        accepted_at=accepted_at,
-                        born=born,
-                        attempt=attempts + 1,
-                        ambiguous=ambiguous,
-                        reply_to=(chat_id, message_id) if chat_id is not None and message_id is not None else None,
+                taken: list[Delivery] = []
+                for row in rows:
+                    (seq, conversation, id, content, rank, accepted_at, attempts, ambiguous, born, since, before,
+                     chat_id, message_id) = row  # fmt: skip
+                    known, reason = unpack(content), "unreadable in the outbox"
+                    if now - since - (total - before) > max_age:
+                        known, reason = None, "too old: it could not be said within RELAY_MAX_AGE"
+                    if known is None:
+                        self.bury(seq, now=now, reason=reason)
+                        died.append(Died(id, rank, reason))
+                        continue
+                    taken.append(
+                        Delivery(
+                            seq=seq,
+                            id=id,
+                            destination=destination,
+                            conversation=conversation,
+                            content=known,
+                            rank=rank,
+                            accepted_at=accepted_at,
+                            born=born,
+                            attempt=attempts + 1,
+                            ambiguous=ambiguous,
+                            reply_to=(chat_id, message_id) if chat_id is not None and message_id is not None else None,
+                        )
                     )
+                db.execute(
+                    "UPDATE deliveries SET state = 'sending', attempts = attempts + 1"
+                    " WHERE seq IN (SELECT value FROM json_each(?))",
+                    (json.dumps([delivery.seq for delivery in taken]),),
                 )
+                claimed += taken
+                count -= len(taken)
+                if len(taken) == len(rows) < wanted or not rows:
+                    break
         return claimed, died
 
-    def _overdue(self, destination: str, before: float) -> tuple[str, int] | None:
-        """The longest waiting lane behind more urgent ones, if its head was born before then."""
+    def ready(self, *, now: float) -> bool:
+        """Whether there is anything to claim."""
+        row = self.db.execute(
+            "SELECT EXISTS ("
+            "SELECT 1 FROM lanes INDEXED BY lanes_urgent WHERE destination > '' AND busy = 0 AND due = 0)"
+            " OR EXISTS (SELECT 1 FROM lanes WHERE due > 0 AND due <= ?)",
+            (now,),
+        ).fetchone()
+        return bool(row[0])
+
+    def _overdue(self, destination: str, before: float) -> int | None:
+        """The head of the longest waiting lane behind more urgent ones, if its head was born before then."""
         heads = [
-            row
+            row[0]
             for rank in Rank
             for row in self.db.execute(
-                "SELECT conversation, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 AND rank = ?"
+                "SELECT head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 AND rank = ?"
                 " ORDER BY head LIMIT 1",
                 (destination, int(rank)),
             )
         ]
-        for conversation, head in sorted(heads[1:], key=lambda lane: lane[1]):
+        for head in sorted(heads[1:]):
             born = self.db.execute("SELECT born FROM deliveries WHERE seq = ?", (head,)).fetchone()[0]
-            return (conversation, head) if born < before else None
+            return head if born < before else None
         return None
 
     def oldest_waiting(self) -> float | None:
@@ -540,19 +588,24 @@ class Store:
         chat_id: str | None = None,
         message_id: int | None = None,
     ) -> None:
-        self._note(seq, outcome, reason)
-        self.db.execute(
-            "UPDATE deliveries SET state = ?, settled = ?, chat_id = ?, message_id = ? WHERE seq = ?",
-            (state, None if state == "pending" else now, chat_id, message_id, seq),
-        )
-        self._lane(seq, due)
+        row = self.db.execute(
+            _SETTLE,
+            {
+                "seq": seq,
+                "state": state,
+                "settled": None if state == "pending" else now,
+                "reason": reason,
+                "chat_id": chat_id,
+                "message_id": message_id,
+                "wall": round(self.wall(), 3),
+                "outcome": outcome,
+            },
+        ).fetchone()
+        if row is not None:
+            self._refresh(row[0], row[1], due)
 
     def _note(self, seq: int, outcome: str, reason: str | None) -> None:
-        for (history,) in self.db.execute("SELECT history FROM deliveries WHERE seq = ?", (seq,)).fetchall():
-            kept = [*json.loads(history), [round(self.wall(), 3), outcome, reason]][-HISTORY_KEPT:]
-            self.db.execute(
-                "UPDATE deliveries SET reason = ?, history = ? WHERE seq = ?", (reason, json.dumps(kept), seq)
-            )
+        self.db.execute(_NOTE, {"seq": seq, "reason": reason, "wall": round(self.wall(), 3), "outcome": outcome})
 
     def _lane(self, seq: int, due: float) -> None:
         row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
@@ -560,21 +613,9 @@ class Store:
             self._refresh(row[0], row[1], due)
 
     def _refresh(self, destination: str, conversation: str, due: float) -> None:
-        where = (destination, conversation)
-        head = self.db.execute(
-            "SELECT min(seq) FROM deliveries WHERE destination = ? AND conversation = ? AND state = 'pending'", where
-        ).fetchone()[0]
-        if head is None:
-            self.db.execute("DELETE FROM lanes WHERE destination = ? AND conversation = ?", where)
-            return
-        rank = self.db.execute(
-            "SELECT min(rank) FROM deliveries WHERE destination = ? AND conversation = ? AND state = 'pending'", where
-        ).fetchone()[0]
-        self.db.execute(
-            "INSERT INTO lanes (destination, conversation, rank, head, due) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET rank = excluded.rank, head = excluded.head, due = excluded.due, busy = 0",
-            (*where, rank, head, due),
-        )
+        values = {"destination": destination, "conversation": conversation, "due": due}
+        if not self.db.execute(_EMPTY_LANE, values).rowcount:
+            self.db.execute(_REFRESH, values)
 
     # --- holds, moves, facts ---
 
@@ -617,6 +658,10 @@ class Store:
     def remember(self, name: str, value: float) -> None:
         self.db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
+    def live(self, *, wall: float, at: float) -> None:
+        """How far the clocks had come, for the next process."""
+        self.db.execute("INSERT OR REPLACE INTO facts VALUES ('alive_wall', ?), ('alive_at', ?)", (wall, at))
+
     def _bump(self, name: str, by: float) -> None:
         self.db.execute(
             "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value", (name, by)
@@ -629,7 +674,7 @@ class Store:
         return None if row is None else Accepted(id=id, state=row[0], message_id=row[1], reason=row[2], fresh=False)
 
     def tally(self) -> Tally:
-        return Tally(**dict(self.db.execute("SELECT name, value FROM counters")))
+        return Tally(**json.loads(self.db.execute("SELECT json_group_object(name, value) FROM counters").fetchone()[0]))
 
     def counts(self) -> dict[str, int]:
         """The tally, as a dict."""

@@ -12,6 +12,7 @@ from aiohttp.web_protocol import RequestHandler
 
 HEAD_TIMEOUT = 10.0  # seconds for a request's head, from the connection or the first byte after a pause
 KEEPALIVE = 75.0
+LINGER = 5.0  # seconds in which the rest of a refused body is thrown away, so that its sender can read why
 MAX_CONNECTIONS = 200
 
 _FULL = (
@@ -56,6 +57,11 @@ class Connection(RequestHandler):
         """Whether it waits for a request's head."""
         return self._current_request is None and not self._messages and not self._request_in_progress
 
+    @property
+    def receiving(self) -> bool:
+        """Whether it waits for the rest of a request's body."""
+        return self._current_request is not None and not self._current_request.content.is_eof()
+
     def _expect_head(self) -> None:
         self._head_timer = self._loop.call_later(self._head_timeout, self._head_is_late)
 
@@ -82,7 +88,7 @@ class Connection(RequestHandler):
 
 
 class Server(web.Server):
-    """Makes connections, and closes the oldest idle one when there are too many."""
+    """Makes connections, and closes the oldest that is idle, or else slow with its body, when there are too many."""
 
     def __init__(self, handler: Any, *, max_connections: int, **options: Any) -> None:
         super().__init__(handler, **options)
@@ -93,15 +99,17 @@ class Server(web.Server):
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self._connections) > self._max_connections:
-            for connection in self._connections:  # in the order of their arrival
-                if isinstance(connection, Connection) and connection.idle and connection is not handler:
-                    connection.force_close()
-                    break
-            else:
+        if len(self._connections) <= self._max_connections:
+            return
+        others = [  # oldest first, and none that was closed in this very turn of the loop
+            c for c in self._connections if isinstance(c, Connection) and c.transport is not None and c is not handler
+        ]
+        if len(others) >= self._max_connections:
+            spare = next((c for c in others if c.idle), None) or next((c for c in others if c.receiving), None)
+            if spare is None:
                 head = FULL.format(id=secrets.token_hex(8), length=len(_FULL))
                 transport.write(head.encode("ascii") + _FULL)
-                handler.force_close()
+            (spare or handler).force_close()
 
 
 class Runner(web.AppRunner):
@@ -114,6 +122,7 @@ class Runner(web.AppRunner):
         problem: Problem,
         head_timeout: float = HEAD_TIMEOUT,
         keepalive: float = KEEPALIVE,
+        linger: float = LINGER,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=2.0)
@@ -122,6 +131,7 @@ class Runner(web.AppRunner):
             "problem": problem,
             "head_timeout": head_timeout,
             "keepalive_timeout": keepalive,
+            "lingering_time": linger,
             "max_connections": max_connections,
         }
 

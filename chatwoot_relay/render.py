@@ -79,7 +79,9 @@ def _room(blocks: Iterable[Html]) -> int:
 
 def _fitting(rows: Iterable[Html], room: int) -> list[Html]:
     """As many of *rows*, from the first, as have *room*."""
-    shown = []
+    rows, shown = list(rows), []
+    if sum(units(row) + 1 for row in rows) <= room:  # with their markup they are longer
+        return rows
     for row in rows:
         room -= units(text_of(row)) + 1
         if room < 0:
@@ -101,7 +103,7 @@ def _alert(alert: Alert, links: Links, limit: int | None) -> list[Html]:
         ),
         _message(alert.message, limit or MESSAGE_LIMIT),
         _lines(("Time", line(alert.timestamp or "", LINE_LIMIT))),
-        _link(alert.chatwoot_url or links.to(alert.conversation_id)),
+        _link(alert.chatwoot_url, links.to(alert.conversation_id)),
     ]
 
 
@@ -109,7 +111,7 @@ def _notice(notice: Notice, links: Links, limit: int | None) -> list[Html]:
     blocks = [
         fill("<b>{headline}</b>", headline=line(notice.headline, HEADLINE_LIMIT) or "🔔"),
         _message(notice.message or "", limit or NOTICE_MESSAGE_LIMIT),
-        _link(notice.url or links.to(notice.conversation_id)),
+        _link(notice.url, links.to(notice.conversation_id)),
     ]
     facts = [(line(label, LABEL_LIMIT), line(value, LINE_LIMIT)) for label, value in notice.facts[:FACT_LINES]]
     return [blocks[0], _lines(*facts, room=_room(blocks)), *blocks[1:]]
@@ -125,9 +127,9 @@ def _message(message: str, limit: int) -> Html:
     return fill(MESSAGE, message=text) if text.strip() else Html("")
 
 
-def _link(url: str | None) -> Html:
+def _link(given: str | None, made: str | None) -> Html:
     """The link where it may be live, else its text: as code, in which nothing is live."""
-    url = short_line(url or "", URL_LIMIT)
+    url = short_line(given or "", URL_LIMIT) or made
     if url and _is_web(url):
         return fill(LINK, url=url)
     return fill(DEAD_LINK, url=line(url, LINE_LIMIT)) if url else Html("")

@@ -18,11 +18,12 @@ from .events import Decision, Event, Ignored, Memory, Message, Role, What
 LATER = 60.0  # seconds; a status event so much later than the opening is no copy of it: what closed it was lost
 MAX_SAID = 500  # code points of the customer's last message that are remembered
 
-_CLOSED = ("pending", "resolved", "snoozed")
-_CREATED = "conversation_created"
-_UPDATED = "conversation_updated"
+_CREATED, _UPDATED = "conversation_created", "conversation_updated"
 _STATUS_EVENTS = ("conversation_status_changed", "conversation_opened", "conversation_resolved")
-_OPENINGS = (What.NEW, What.HANDED_OVER, What.REOPENED, What.UNSNOOZED, What.OPENED, What.UNATTENDED)
+_REMEMBERED = (*_STATUS_EVENTS, _CREATED, _UPDATED, "message_created", "message_updated")
+_NOISE = ("conversation_typing_", "contact_", "webwidget_", "inbox_")
+_CLOSED = ("pending", "resolved", "snoozed")
+_ENDS = {"resolved": What.RESOLVED, "snoozed": What.SNOOZED, "pending": What.PARKED}
 _TURNS = {"pending": What.HANDED_OVER, "resolved": What.REOPENED, "snoozed": What.UNSNOOZED}
 
 # The table: how it is told under `useful`, `handoff` and `all`; None: it is not.
@@ -30,8 +31,9 @@ _MODES = ("useful", "handoff", "all")
 _LOUD, _SILENT = False, True
 _ROWS: dict[What, tuple[bool | None, bool | None, bool | None]] = {
     **dict.fromkeys(What, (None, None, _SILENT)),  # the rest
-    **dict.fromkeys(_OPENINGS, (_LOUD, _LOUD, _LOUD)),
-    **dict.fromkeys((What.AUTOMATION, What.MACRO, What.UNKNOWN, What.SIMPLE), (_LOUD, _LOUD, _LOUD)),
+    **dict.fromkeys((
+        What.NEW, What.HANDED_OVER, What.REOPENED, What.UNSNOOZED, What.OPENED, What.UNATTENDED, What.OTHER,
+    ), (_LOUD, _LOUD, _LOUD)),
     **dict.fromkeys((
         What.TAKEN, What.REASSIGNED, What.UNASSIGNED, What.ANSWERED, What.RESOLVED, What.SNOOZED,
     ), (_SILENT, _SILENT, _LOUD)),
@@ -44,15 +46,10 @@ _ROWS: dict[What, tuple[bool | None, bool | None, bool | None]] = {
 }  # fmt: skip
 _REASONS = {
     What.TWIN: Ignored.ALREADY_TOLD,
+    What.NOTE: Ignored.PRIVATE_NOTE,
     **dict.fromkeys((What.WROTE_TO_BOT, What.PARKED, What.CREATED), Ignored.WITH_BOT),
     **dict.fromkeys((What.AGENT_WROTE, What.BOT_WROTE, What.AUTOMATIC), Ignored.OWN_MESSAGE),
-    What.NOTE: Ignored.PRIVATE_NOTE,
 }
-_ENDS = {"resolved": What.RESOLVED, "snoozed": What.SNOOZED, "pending": What.PARKED}
-_ABOUT_NO_EPISODE = {
-    "automation_event.": What.AUTOMATION, "macro.executed": What.MACRO, "conversation_typing_": What.TYPING,
-    "contact_": What.CONTACT, "webwidget_": What.WIDGET, "inbox_": What.INBOX,
-}  # fmt: skip
 
 
 def decide(
@@ -66,47 +63,40 @@ def decide(
     known = memory or Memory()
     opening = _opening(event, known, repeated=repeated)
     if opening is not None:
-        silent = _verdict(opening, event, events)
-        if silent is None:
+        if _verdict(opening, event, events) is None:
             return Decision(ignored=Ignored.NOT_SELECTED)
         return _open(opening, event, known, now=now)
     if repeated:
         return Decision(ignored=Ignored.DUPLICATE)
     happenings = _happenings(event, known)
-    for what in happenings:
-        silent = _verdict(what, event, events)
-        if silent is not None:
-            break
-    else:
-        what, silent = None, False
+    verdicts = ((what, _verdict(what, event, events)) for what in happenings)
+    what, silent = next((told for told in verdicts if told[1] is not None), (None, None))
     learnt = _learn(event, memory, what)
     if what is None:
-        return Decision(ignored=_reason(happenings[0], event, events), memory=learnt)
-    waited = None
+        return Decision(ignored=_reason(happenings[0], events), memory=learnt)
+    waited = -1.0
     if what is What.ANSWERED:
         waited = ((event.message and event.message.at) or event.updated_at or now) - known.opened_at
     keys = (event.key, event.last_key if what is What.CREATED and _customers(event.last) else None)
     return Decision(
         what=what,
-        silent=silent,
+        silent=silent is _SILENT,
         memory=learnt,
-        waited=waited if waited is not None and waited >= 0 else None,
-        keys=tuple(key for key in keys if key),
+        waited=waited if waited >= 0 else None,
+        keys=tuple(filter(None, keys)),
     )
 
 
 def _verdict(what: What, event: Event, events: AbstractSet[str]) -> bool | None:
     """Told silently (True), with a sound (False), or not at all (None); where several words apply, the loudest."""
-    row = _ROWS[what]
+    selected = [mode in events or (mode == "all" and event.name in events) for mode in _MODES]
     verdicts = [
-        row[place] for place, mode in enumerate(_MODES) if mode in events or (mode == "all" and event.name in events)
+        verdict for verdict, chosen in zip(_ROWS[what], selected, strict=True) if chosen and verdict is not None
     ]
-    if _LOUD in verdicts:
-        return _LOUD
-    return _SILENT if _SILENT in verdicts else None
+    return min(verdicts, default=None)
 
 
-def _reason(what: What, event: Event, events: AbstractSet[str]) -> Ignored:
+def _reason(what: What, events: AbstractSet[str]) -> Ignored:
     told_by_default = _ROWS[what][0] is not None
     unselected = what is not What.TWIN and events.isdisjoint(_MODES)
     return Ignored.NOT_SELECTED if told_by_default or unselected else _REASONS.get(what, Ignored.NOISE)
@@ -121,25 +111,16 @@ def _customers(message: Message | None) -> bool:
 
 def _replied(message: Message | None) -> bool:
     """Whether a person of ours answered: no note, no rule, no campaign, and not one that failed to go out."""
-    return (
-        message is not None
-        and message.kind == "outgoing"
-        and not message.private
-        and not message.automatic
-        and not message.error
-        and message.sender is not None
-        and message.sender.role is Role.PERSON
-    )
+    if message is None or message.sender is None or message.kind != "outgoing":
+        return False
+    return message.sender.role is Role.PERSON and not (message.private or message.automatic or message.error)
 
 
-def _holder(event: Event) -> int:
-    """The person who has it, as the event shows it; 0 is nobody."""
+def _holder(event: Event, known: Memory) -> int:
+    """The person who has it, 0 is nobody; an event that does not say leaves it as it was known."""
+    if not event.assignee_known:
+        return known.assignee
     return event.assignee.id if event.assignee is not None and event.assignee.role is Role.PERSON else 0
-
-
-def _held(event: Event, known: Memory) -> bool:
-    """Whether a person has it; an event that does not say leaves it as it was known."""
-    return bool(_holder(event) if event.assignee_known else known.assignee)
 
 
 def _older(event: Event, known: Memory) -> bool:
@@ -162,7 +143,7 @@ def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
     bots = known.status == "pending" and not told  # nothing told that an older event could belong to
     if known.status in _CLOSED and not belated and (message or bots or not _older(event, known)):
         return _turn(event, known)
-    if message is None or belated or repeated or known.waiting or _held(event, known):
+    if message is None or belated or repeated or known.waiting or _holder(event, known):
         return None
     return What.UNATTENDED
 
@@ -177,48 +158,40 @@ def _turn(event: Event, known: Memory) -> What:
 
 def _happenings(event: Event, known: Memory) -> list[What]:
     """Everything that this event says, the most important first; at least one thing."""
-    name = event.name
-    if event.simple:
-        return [What.SIMPLE]
-    if name == "message_created":
+    if event.name.startswith(_NOISE):
+        return [What.NOISE]
+    if event.simple or event.name not in _REMEMBERED:
+        return [What.OTHER]
+    if event.name == "message_created":
         return _of_message(event, known)
-    if name == "message_updated":
-        return _of_answer(event.message or Message())
-    if name == _UPDATED:
-        return _of_changes(event, known)
-    if name in _STATUS_EVENTS or name == _CREATED:
-        return [_of_status(event, known)]
-    return [next((what for prefix, what in _ABOUT_NO_EPISODE.items() if name.startswith(prefix)), What.UNKNOWN)]
+    if event.name == "message_updated":
+        return [_of_answer(event.message or Message())]
+    return _of_changes(event, known) if event.name == _UPDATED else [_of_status(event, known)]
 
 
 def _of_status(event: Event, known: Memory) -> What:
     if event.status == "open":
         return What.TWIN
     if event.name == _CREATED:
-        return What.CREATED if event.status in _CLOSED else What.UNKNOWN
+        return What.CREATED if event.status in _CLOSED else What.OTHER
     if event.status and event.status == known.announced:
         return What.TWIN
-    return _ENDS.get(event.status, What.UNKNOWN)
+    return _ENDS.get(event.status, What.OTHER)
 
 
 def _of_message(event: Event, known: Memory) -> list[What]:
     message = event.message or Message()
-    bot = message.sender is not None and message.sender.role is Role.BOT
     if _customers(message):
         return [What.WROTE_TO_BOT if (event.status or known.status) == "pending" else What.CUSTOMER_WROTE]
     if message.private:
         return [What.MENTIONED, What.NOTE] if message.mentions else [What.NOTE]
-    if message.kind == "activity":
-        return [What.CHANGED]
-    if message.kind == "template":
-        return [What.AUTOMATIC]
     if message.kind != "outgoing":
-        return [What.UNKNOWN]
+        return [{"activity": What.NOISE, "template": What.AUTOMATIC}.get(message.kind, What.OTHER)]
     if message.error:
         return [What.SEND_FAILED]
     if _replied(message):
         return [What.ANSWERED if _answers(event, known) else What.AGENT_WROTE]
-    return [What.BOT_WROTE if bot and not message.automatic else What.AUTOMATIC]
+    return [What.AUTOMATIC if message.automatic or message.sender is None else What.BOT_WROTE]
 
 
 def _answers(event: Event, known: Memory) -> bool:
@@ -230,16 +203,16 @@ def _answers(event: Event, known: Memory) -> bool:
     return known.opened_at > 0 and not known.answered and not before
 
 
-def _of_answer(message: Message) -> list[What]:
+def _of_answer(message: Message) -> What:
     if message.deleted:
-        return [What.MESSAGE_CHANGED]
+        return What.NOISE
     if message.error:
-        return [What.SEND_FAILED]
+        return What.SEND_FAILED
     if message.rating or message.feedback:
-        return [What.RATED]
+        return What.RATED
     if message.left_email:
-        return [What.EMAIL_LEFT]
-    return [What.CHOSE if message.answers else What.MESSAGE_CHANGED]
+        return What.EMAIL_LEFT
+    return What.CHOSE if message.answers else What.NOISE
 
 
 def _of_changes(event: Event, known: Memory) -> list[What]:
@@ -252,8 +225,8 @@ def _of_changes(event: Event, known: Memory) -> list[What]:
     priority, holder, team, labels = map(event.change, ("priority", "assignee_id", "team_id", "label_list"))
     if priority and priority.after == "urgent":
         found.append(What.URGENT)
-    if holder and holder.after and _holder(event):
-        if _holder(event) == known.assignee_told:
+    if holder and holder.after and _holder(event, known):
+        if _holder(event, known) == known.assignee_told:
             twin = True
         else:
             found.append(What.REASSIGNED if holder.before else What.TAKEN)
@@ -263,24 +236,18 @@ def _of_changes(event: Event, known: Memory) -> list[What]:
         found.append(What.LABELLED)
     if team and team.after:
         found.append(What.TEAM_SET)
-    return found or [What.TWIN if twin else What.CHANGED]
+    return found or [What.TWIN if twin else What.NOISE]
 
 
 # --- What is remembered ---
 
 
 def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
-    said, said_key = None, event.key
-    if event.name == "message_created" and _customers(event.message):
-        said = event.message
-    elif event.last and _customers(event.last):
-        said, said_key = event.last, event.last_key
-    if said is None or (known.said and said.id and said.id < known.said.id):
-        said, said_key = known.said, known.said_key
-    keys = tuple({key: None for key in (event.key, said_key) if key})
+    said, said_key = _said(event, known)
+    keys = tuple(dict.fromkeys(key for key in (event.key, said_key) if key))
     if event.conversation_id is None:
-        return Decision(what=what, said=said, keys=keys)
-    holder = _holder(event) if event.assignee_known and not _older(event, known) else known.assignee
+        return Decision(what=what, said=said, wrote=said is not None, keys=keys)
+    holder = known.assignee if _older(event, known) else _holder(event, known)
     answered = _replied(event.message)
     memory = attrs.evolve(
         known,
@@ -297,58 +264,62 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
         newest=_newest(event, known),
         updated_at=max(known.updated_at, event.updated_at),
     )
-    return Decision(what=what, memory=memory, opens=True, said=said, keys=keys)
+    wrote = said is not None and said.id > known.newest
+    return Decision(what=what, memory=memory, opens=True, said=said, wrote=wrote, keys=keys)
 
 
 def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | None:
     """What is known after an event that opens nothing; None when it is what was known before."""
-    known = memory or Memory()
-    ours = event.name in (*_STATUS_EVENTS, _CREATED, _UPDATED, "message_created", "message_updated")
-    if event.conversation_id is None or event.simple or not ours:
+    if event.conversation_id is None or event.simple or event.name not in _REMEMBERED:
         return None
-    says_status = event.name in _STATUS_EVENTS
-    older = _older(event, known)
-    status, announced = known.status, known.announced
+    known = memory or Memory()
+    older, says_status = _older(event, known), event.name in _STATUS_EVENTS
+    status, announced, holder = known.status, known.announced, known.assignee
     turns_open = status in _CLOSED and event.status == "open"  # that would have been an opening: it is an old one
     if event.status in ("open", *_CLOSED) and (says_status or not older) and not turns_open:
         status = event.status
         if says_status or event.name == _CREATED or told in (What.RESOLVED, What.SNOOZED):
             announced = status
-    holder = _holder(event) if event.assignee_known and not older else known.assignee
+    if not older:
+        holder = _holder(event, known)
     shifted = told in (What.TAKEN, What.REASSIGNED, What.UNASSIGNED)
-    answers = _answers(event, known)
+    answers, newest, closed_message = _answers(event, known), _newest(event, known), known.closed_message
     waiting = known.waiting and status == "open" and not answers and holder in (0, known.assignee)
-    said, said_key = known.said, known.said_key
-    for message, key in ((event.message, event.key), (event.last, event.last_key)):
-        if event.name in ("message_created", _CREATED) and message is not None and _customers(message):
-            if said is None or message.id > said.id:
-                said, said_key = _remembered(message), key
-            break
-    newest = _newest(event, known)
-    closed_message = known.closed_message
     if answers and event.message:
         closed_message = event.message.id  # not the newest: the payload may show what the customer wrote after it
     elif known.waiting and not waiting:
         closed_message = newest
+    said, said_key = _said(event, known)
     learnt = attrs.evolve(
         known,
         status=status,
         announced=announced,
         assignee=holder,
-        assignee_told=_holder(event) if shifted else known.assignee_told,
+        assignee_told=_holder(event, known) if shifted else known.assignee_told,
         waiting=waiting,
         answered=known.answered or answers,
         closed_message=closed_message,
-        said=said,
+        said=_remembered(said),
         said_key=said_key,
     )
-    if learnt == known and memory is not None:
+    if learnt == known and memory is not None and not says_status:
         return None  # newer, but with nothing new in it: not worth a write
     return attrs.evolve(learnt, newest=newest, updated_at=max(known.updated_at, event.updated_at))
 
 
 def _newest(event: Event, known: Memory) -> int:
     return max(known.newest, event.message.id if event.message else 0, event.last.id if event.last else 0)
+
+
+def _said(event: Event, known: Memory) -> tuple[Message | None, str | None]:
+    """The customer's newest words, as the event shows or we remember them, and their key."""
+    written = event.message if event.name == "message_created" else None
+    for message, key in ((written, event.key), (event.last, event.last_key)):
+        if message is not None and _customers(message):
+            if known.said is None or not message.id or message.id > known.said.id:
+                return message, key
+            break
+    return known.said, known.said_key
 
 
 def _remembered(message: Message | None) -> Message | None:

@@ -411,6 +411,7 @@ class Sender:
                 await self._mark(
                     lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id),
                     late=lambda: self._finish(delivery.id, outcome),
+                    patient=delivery.id not in self._waiters,
                 )
                 self._finish(delivery.id, outcome)
                 return
@@ -466,11 +467,13 @@ class Sender:
         log.error("delivery.died", delivery=id, reason=reason, do=f"chatwoot-relay outbox show {id}")
         self._finish(id, Dead(reason))
 
-    async def _mark(self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None) -> Any:
+    async def _mark(
+        self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None, patient: bool = False
+    ) -> Any:
         """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not at the first."""
         while True:
             try:
-                return await self._outbox.do(mark)
+                return await self._outbox.do(mark, patient=patient)
             except OutboxUnavailable:
                 late()
                 await self._clock.sleep(1.0)
@@ -588,8 +591,9 @@ class Sender:
 
     # --- small things ---
 
-    def _nudge(self, _: object) -> None:
-        self._changed.set()
+    def _nudge(self, done: asyncio.Future[Any]) -> None:
+        if not done.cancelled():  # a turn cancels its timer: were that a reason for a turn, there would be no end
+            self._changed.set()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

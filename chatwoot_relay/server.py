@@ -19,9 +19,10 @@ from .chatwoot import KNOWN_EVENTS
 from .clock import Clock
 from .control import serve_control
 from .door import Door
-from .errors import Taken
+from .errors import ConfigurationError, RelayError, Taken
 from .handlers import RELAY, TEAM, Relay, problem, standing
 from .housekeeping import keep
+from .kinds import is_loopback
 from .metrics import Metrics, Standing
 from .notify import inherited_sockets, notify, watchdog_interval
 from .openapi import ROUTES
@@ -29,7 +30,7 @@ from .pacing import Pace
 from .protocol import Runner
 from .render import Links
 from .sender import BOT, Destination, Sender
-from .settings import Settings, open_routes, unknown_events
+from .settings import EXPOSED, Settings, open_routes, unknown_events
 from .telegram import Telegram, open_session
 from .writer import Outbox
 
@@ -62,7 +63,7 @@ def build(
     async def parts(app: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             outbox = Outbox(settings.relay_database, clock=clock)
-            outbox.open()
+            _open(outbox)
             stack.push_async_callback(outbox.close)
             session = await stack.enter_async_context(open_session())
             relay: Relay
@@ -189,6 +190,8 @@ async def run(
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     sockets = inherited_sockets() or [_listen(settings.relay_host, settings.relay_port)]
+    if not settings.relay_token and not settings.relay_allow_anonymous and any(map(_is_public, sockets)):
+        raise ConfigurationError(EXPOSED)  # an inherited socket is not where RELAY_HOST says
     app = app or build(settings, clock=clock, fatal=fatal)
     runner = Runner(app, problem=problem)
     try:
@@ -236,8 +239,24 @@ async def _drain(relay: Relay, sites: list[web.SockSite], clock: Clock) -> None:
     await sending
 
 
+def _open(outbox: Outbox) -> None:
+    """Open the outbox, or say what to do about a directory that is missing, full or not ours to write."""
+    try:
+        outbox.open()
+    except OSError as error:
+        raise RelayError(
+            f"the outbox cannot be opened at {outbox.path}: {error.strerror}; "
+            f"make {outbox.path.parent} a directory that we may write to, or set RELAY_DATABASE"
+        ) from None
+
+
+def _is_public(sock: socket.socket) -> bool:
+    """Whether other machines may reach it."""
+    return sock.family != socket.AF_UNIX and not is_loopback(sock.getsockname()[0])
+
+
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises Taken where another program has the port."""
+    """A listening socket. Raises Taken where another program has the port, RelayError where it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=False)
@@ -246,7 +265,9 @@ def _listen(host: str, port: int) -> socket.socket:
             raise Taken(
                 f"port {port} on {host} is in use{_by_whom(port)}; stop that program or set RELAY_PORT"
             ) from None
-        raise
+        todo = "ports below 1024 are root's: set RELAY_PORT" if error.errno == errno.EACCES else "set RELAY_HOST"
+        reason = (error.strerror or "").partition(" (while")[0]
+        raise RelayError(f"cannot listen on {host}, port {port}: {reason}; {todo}") from None
 
 
 def _by_whom(port: int) -> str:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 import re
@@ -18,12 +19,15 @@ from dotenv import dotenv_values
 
 from . import kinds
 from .errors import ConfigurationError
-from .kinds import Rate as Rate
-from .kinds import Secret as Secret
-from .kinds import is_loopback as is_loopback
+from .kinds import Rate, Secret, is_loopback
 
 LARGEST_FILE = 64 * 1024  # bytes of a file that holds one value
 EVENT_WORDS = frozenset({"useful", "all", "handoff"})
+EXPOSED = (
+    "RELAY_TOKEN is missing: the port is reachable from other machines, so set a shared secret "
+    "(openssl rand -hex 32), or RELAY_ALLOW_ANONYMOUS=yes to let anyone post"
+)
+Sources = list[tuple[str, Mapping[str, str | Path | None]]]  # where it is, and what it sets; the first counts
 
 
 # --- The declaration: the attribute in capitals is the variable's name ---
@@ -31,15 +35,13 @@ EVENT_WORDS = frozenset({"useful", "all", "handoff"})
 
 def setting(parse: Callable[[str], Any], default: str | None, meaning: str, *, shown: str | None = None) -> Any:
     """A field. *default* is text as the operator would write it; *shown* says it better where it is not the whole."""
-    return attrs.field(
-        default=None if default is None else parse(default),
-        metadata={"parse": parse, "meaning": meaning, "default": shown if shown is not None else default or ""},
-    )
+    metadata = {"parse": parse, "meaning": meaning, "default": shown or default or ""}
+    return attrs.field(default=None if default is None else parse(default), metadata=metadata)
 
 
 def required(parse: Callable[[str], Any], unset: object, meaning: str) -> Any:
-    """A field without a default; *unset* stands in it where a command does not read it."""
-    return attrs.field(metadata={"parse": parse, "meaning": meaning, "default": "required", "unset": unset})
+    """A field that must be set; *unset* stands in it where a command does not read it."""
+    return attrs.field(default=unset, metadata={"parse": parse, "meaning": meaning, "default": "required"})
 
 
 @attrs.frozen(kw_only=True)
@@ -125,92 +127,81 @@ def load(environ: Mapping[str, str], *, directory: Path, only: Collection[str] |
 
     Of one name the first counts: environment, NAME_FILE, $CREDENTIALS_DIRECTORY/NAME, ``.env`` in *directory*, default.
     """
-    values: dict[str, Any] = {}
-    complaints: list[str] = []
-    try:
-        dotenv = read_dotenv(directory)
-    except ValueError as error:
-        dotenv, complaints = {}, [str(error)]
-    for field in FIELDS:
-        name = field.name.upper()
-        if only is not None and field.name not in only:
-            if "unset" in field.metadata:
-                values[field.name] = field.metadata["unset"]
-            continue
+    state, complaints = environ.get("STATE_DIRECTORY", "").split(":")[0], list[str]()
+    values: dict[str, Any] = {"relay_database": Path(state) / "outbox.db"}
+
+    @contextlib.contextmanager
+    def complaining() -> Iterator[None]:
         try:
-            found = find(name, environ, dotenv)
+            yield
         except ValueError as error:
             complaints.append(str(error))
-            continue
-        if found is None:
-            if "unset" in field.metadata:
-                complaints.append(f"{name} is missing: set it to {field.metadata['meaning'].replace('`', '')}")
-            continue
-        source, text = found
-        try:
-            if re.search(r"[\x00-\x1f\x7f]", text):
-                raise ValueError("has a line break or another control character in it")
-            values[field.name] = field.metadata["parse"](text)
-        except ValueError as error:
-            complaints.append(f"{source} {error}")
-    state = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if state and (only is None or "relay_database" in only):
-        values.setdefault("relay_database", Path(state) / "outbox.db")
-    exposed = (only is None or "relay_token" in only) and not is_loopback(values.get("relay_host", "127.0.0.1"))
-    if exposed and not values.get("relay_allow_anonymous") and not values.get("relay_token"):
-        complaints.append(
-            "RELAY_TOKEN is missing: RELAY_HOST is reachable from other machines, so set a shared secret "
-            "(openssl rand -hex 32), or RELAY_ALLOW_ANONYMOUS=yes to let anyone post"
-        )
+
+    sources: Sources = [("", environ)]
+    with complaining():
+        sources.append((" in $CREDENTIALS_DIRECTORY", read_credentials(environ.get("CREDENTIALS_DIRECTORY", ""))))
+    with complaining():
+        sources.append((" in .env", read_dotenv(directory)))
+    for field in FIELDS:
+        if only is None or field.name in only:
+            with complaining():
+                values |= find(field, sources)
+    told = any(complaint.startswith("RELAY_TOKEN") for complaint in complaints)
+    guarded = values.get("relay_token") or values.get("relay_allow_anonymous") or told
+    if only is None and not guarded and not is_loopback(values.get("relay_host", "::1")):
+        complaints.append(EXPOSED)
     if complaints:
         raise ConfigurationError(*complaints)
     return Settings(**values)
 
 
-def find(name: str, environ: Mapping[str, str], dotenv: Mapping[str, str]) -> tuple[str, str] | None:
-    """Where *name* is set and its text, or None. An empty variable is not set; an empty file is a complaint."""
-    file = f"{name}_FILE"
-    if text := environ.get(name, "").strip():
-        return name, text
-    if path := environ.get(file, "").strip():
-        return f"{name} (from {file})", read_value(file, Path(path))
-    if folder := environ.get("CREDENTIALS_DIRECTORY", ""):
-        credential = Path(folder) / name
-        if is_there(credential):
-            return f"{name} (from $CREDENTIALS_DIRECTORY)", read_value(f"{name} in $CREDENTIALS_DIRECTORY", credential)
-    if text := dotenv.get(name, "").strip():
-        return f"{name} (from .env)", text
-    if path := dotenv.get(file, "").strip():
-        return f"{name} (from {file} in .env)", read_value(f"{file} in .env", Path(path))
-    return None
+def find(field: attrs.Attribute[Any], sources: Sources) -> dict[str, Any]:
+    """The field's value, if it is set. An empty variable is not; an empty file is a complaint."""
+    name, about = field.name.upper(), field.metadata
+    for where, source in sources:
+        for key, words in ((name, ""), (f"{name}_FILE", " names a file that")):
+            given = source.get(key) or ""
+            if not (text := str(given).strip()):
+                continue
+            try:
+                if words or isinstance(given, Path):
+                    text = read_file(Path(text))
+                if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text):  # a surrogate was a byte that is no UTF-8
+                    raise ValueError("has a line break or another control character in it, or is not UTF-8")
+                return {field.name: about["parse"](text)}
+            except ValueError as error:
+                raise ValueError(f"{key}{where}{words} {error}") from None
+    if about["default"] == "required":
+        raise ValueError(f"{name} is missing: set it to {about['meaning'].replace('`', '')}")
+    return {}
 
 
-def is_there(path: Path) -> bool:
-    """Whether something has that name. Where it may not be asked, yes: reading it then says what is wrong."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def read_value(what: str, path: Path) -> str:
-    """The text of the file at *path*; ValueError beginning with *what* where there is none to use."""
+def read_file(path: Path) -> str:
+    """The one value in the file at *path*."""
     try:
         with path.open("rb") as file:
-            text = file.read(LARGEST_FILE + 1).decode("utf-8-sig").strip()
+            raw = file.read(LARGEST_FILE + 1)
+        text = raw.decode("utf-8-sig").strip()
     except OSError as error:
-        raise ValueError(f"{what} names a file that cannot be read ({error.strerror}): check path and owner") from None
+        raise ValueError(f"cannot be read ({error.strerror}): check path and owner") from None
     except ValueError:
-        raise ValueError(f"{what} names a file that is not UTF-8 text") from None
-    if not text or len(text) > LARGEST_FILE:
-        raise ValueError(f"{what} names a file that is {'too large' if text else 'empty'}: put the value into it")
+        raise ValueError("is not UTF-8 text") from None
+    if not text or len(raw) > LARGEST_FILE:
+        raise ValueError(f"is {'too large' if text else 'empty'}: put the value into it")
     return text
 
 
-def read_dotenv(directory: Path) -> dict[str, str]:
+def read_credentials(folder: str) -> dict[str, Path]:
+    """The files that systemd gives us."""
+    try:
+        return {path.name: path for path in Path(folder).iterdir()} if folder else {}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise ValueError(f"$CREDENTIALS_DIRECTORY cannot be read ({error.strerror}): check its owner") from None
+
+
+def read_dotenv(directory: Path) -> dict[str, str | None]:
     """What ``.env`` in *directory* sets; nothing where there is none. No ``${…}`` is expanded: secrets may hold it."""
     try:
         text = (directory / ".env").read_text("utf-8-sig")
@@ -218,7 +209,7 @@ def read_dotenv(directory: Path) -> dict[str, str]:
         return {}
     except (OSError, ValueError):
         raise ValueError(".env in the working directory cannot be read: make it UTF-8, readable to us") from None
-    return {name: value or "" for name, value in dotenv_values(stream=io.StringIO(text), interpolate=False).items()}
+    return dotenv_values(stream=io.StringIO(text), interpolate=False)
 
 
 # --- What is allowed, yet worth a warning ---
@@ -241,17 +232,16 @@ def unknown_events(settings: Settings, known: Collection[str]) -> list[str]:
 
 def unknown(environ: Mapping[str, str], *, directory: Path) -> list[str]:
     """Warnings for variables that look like a mistyped one of ours, here or in ``.env``."""
-    try:
-        names = {*environ, *read_dotenv(directory)}
-    except ValueError:  # load complains of it
-        names = {*environ}
-    ours = {*NAMES, *(f"{name}_FILE" for name in NAMES)}
+    names = {*environ}
+    with contextlib.suppress(ValueError):  # load complains of it
+        names |= {*read_dotenv(directory)}
+    ours = [*NAMES, *(f"{name}_FILE" for name in NAMES)]
     told = []
-    for name in sorted(names - ours):
+    for name in sorted(names.difference(ours)):
         if name.startswith(("RELAY_", "TELEGRAM_", "CHATWOOT_")):
-            close = difflib.get_close_matches(name, sorted(ours), n=1, cutoff=0.85)
+            close = difflib.get_close_matches(name, ours, n=1, cutoff=0.85)
             if close or name.startswith("RELAY_"):
-                told.append(f"{name} is no setting of ours" + (f": do you mean {close[0]}?" if close else ""))
+                told.append(f"{name} is no setting of ours" + "".join(f": do you mean {guess}?" for guess in close))
     return told
 
 

@@ -14,6 +14,7 @@ import attrs
 
 from .markup import Html, plain
 from .models import (
+    MAX_ID,
     Ambiguous,
     Dead,
     Fix,
@@ -117,7 +118,8 @@ def classify(result: Answer | Unsent | Lost) -> Outcome:
 def _told(body: Mapping[str, Any] | None) -> Outcome:
     result = body.get("result") if body is not None else None
     number = result.get("message_id") if isinstance(result, Mapping) else None
-    return Sent(number if isinstance(number, int) and not isinstance(number, bool) else None)
+    known = isinstance(number, int) and not isinstance(number, bool) and 0 < number <= MAX_ID
+    return Sent(number if known else None)
 
 
 def _said(body: Mapping[str, Any] | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import functools
@@ -17,25 +18,20 @@ from types import TracebackType
 from typing import BinaryIO, cast
 from urllib.parse import quote
 
-import attrs
-import msgspec
 import structlog
+from msgspec.json import encode
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from .errors import RelayError
 
 PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
-COLOURS = {"debug": 90, "info": 32, "warning": 33, "error": 31, "critical": 35}
 FRAMES = 6  # of ours, the innermost, are told of an exception
+FLUSH_AFTER = 0.02  # seconds that a line may wait for company
 LONGEST_TEXT = 1000  # characters of one value; what is longer is no fact any more
 SHORTEST_SECRET = 4  # masking a shorter one would garble every line
-SHAPES = (
-    r"/bot[0-9]+:[^/\s]+|token=[^&\s\"']+|Bearer \S+|Basic \S+"  # each begins with a letter or sign: re is fast then
-)
-KEPT = re.compile("/bot|token=|Bearer |Basic |")  # what of it is shown
-FORGERY = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)  # could end, colour or reorder a line
+SHAPES = r"(/bot(?=[0-9]+:)|token=|Bearer |Basic )[^\s\"']+"  # of secrets that are not ours
+# What could end, colour or reorder a line.
+FORGERY = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 HOME = str(Path(__file__).parent)
 
 
@@ -51,21 +47,20 @@ def set_up_logs(
 
     *form* is "json", "console" or "auto". *secrets* are masked wherever they turn up.
     """
-    file = sys.stderr.buffer if stream is None else stream
+    file = stream or sys.stderr.buffer
     terminal = file.isatty()
-    journal = is_journal(file, environ.get("JOURNAL_STREAM", ""))
-    chain: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        Shorten(detailed=level == "debug"),
-        Clean(secrets),
-        Head(timed=not journal),
-    ]
+    render: list[Processor] = [to_journal if is_journal(file, environ.get("JOURNAL_STREAM", "")) else to_json]
     if form == "console" or (form == "auto" and terminal):
-        chain.append(Console(colours=terminal and not environ.get("NO_COLOR")))
-    else:
-        chain.append(Json(priorities=journal))
+        render = [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", key="time"),
+            structlog.dev.ConsoleRenderer(
+                colors=terminal and not environ.get("NO_COLOR"), timestamp_key="time", sort_keys=False
+            ),
+            lambda logger, method, line: cast(str, line).encode(),
+        ]
     structlog.configure(
-        processors=chain,
+        processors=[structlog.contextvars.merge_contextvars, Clean(secrets, detailed=level == "debug"), *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, Forgiving(file))),
         cache_logger_on_first_use=True,
@@ -87,6 +82,17 @@ def is_journal(file: BinaryIO, journal_stream: str) -> bool:
     return journal_stream == f"{status.st_dev}:{status.st_ino}"
 
 
+def to_json(logger: WrappedLogger, method: str, facts: EventDict) -> bytes:
+    """A JSON object, first what every line has: when, how bad, what happened."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return encode({"time": now, "level": method, "event": facts.pop("event"), **facts})
+
+
+def to_journal(logger: WrappedLogger, method: str, facts: EventDict) -> bytes:
+    """The same for journald, which knows the time, with the priority that ``journalctl -p err`` looks for."""
+    return PRIORITIES[method] + encode({"level": method, "event": facts.pop("event"), **facts})
+
+
 def process_crashed(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     """Tell what ends the process or a thread in our form, for Python's own would show every line of it."""
     if not issubclass(kind, KeyboardInterrupt | SystemExit):
@@ -94,16 +100,28 @@ def process_crashed(kind: type[BaseException], error: BaseException | None, trac
 
 
 class Forgiving:
-    """A stream whose reader may go away: a log line that nobody can read must not stop an alert."""
+    """A stream whose reader may go away: a log line that nobody can read must not stop an alert.
+
+    Where a loop runs, the lines of a moment are written together: a call of the system for each is dear.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._due: asyncio.TimerHandle | None = None
 
     def write(self, line: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):  # ValueError: closed
             self._file.write(line)
 
     def flush(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            self._due = self._due or loop.call_later(FLUSH_AFTER, self._flush)
+        except RuntimeError:  # no loop here
+            self._flush()
+
+    def _flush(self) -> None:
+        self._due = None
         with contextlib.suppress(OSError, ValueError):
             self._file.flush()
 
@@ -112,75 +130,46 @@ class Libraries(logging.Handler):
     """Brings what aiohttp, asyncio and the rest have to say into our form."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger().log(
-            record.levelno, "library.logged", library=record.name, said=record.getMessage(), exc_info=record.exc_info
-        )
-
-
-@attrs.frozen
-class Head:
-    """Puts first what every line has: when (journald knows by itself), how bad, what happened."""
-
-    timed: bool = attrs.field(kw_only=True)
-
-    def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
-        head = {"level": "error" if method == "exception" else method, "event": facts.pop("event")}
-        if not self.timed:
-            return {**head, **facts}
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        return {"time": now.replace("+00:00", "Z"), **head, **facts}
-
-
-@attrs.frozen
-class Shorten:
-    """Turns an exception into its type, its words where they cannot be a customer's, and where in our code it was."""
-
-    detailed: bool = attrs.field(kw_only=True)
-
-    def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
-        found = facts.pop("exc_info", None)
-        if found is None or found is False:
-            return facts
-        error = found[1] if isinstance(found, tuple) else found
-        if not isinstance(error, BaseException):
-            error = sys.exc_info()[1]
-        if error is not None:
-            facts["error"] = self.words(error)
-            if cause := error.__cause__ or error.__context__:
-                facts["cause"] = self.words(cause)
-            facts["where"] = where(error)
-        return facts
-
-    def words(self, error: BaseException) -> str:
-        """Only machinery's own complaints are quoted; a ValueError, say, may hold what a customer wrote."""
-        kind = type(error)
-        machinery = isinstance(error, OSError | RelayError) or any(
-            base.__module__ == "sqlite3" for base in kind.__mro__
-        )
-        return f"{kind.__name__}: {error}" if self.detailed or machinery else kind.__name__
-
-
-def where(error: BaseException) -> list[str]:
-    """Our own innermost frames, outermost first; of a stranger's exception its last frame."""
-    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    own = [found for found in frames if found[0].co_filename.startswith(HOME)] or frames[-1:]
-    return [f"{Path(code.co_filename).name}:{line} {code.co_name}" for code, line in own[-FRAMES:]]
+        try:
+            said = record.getMessage()
+        except Exception:  # arguments that do not fit must not fail who logs
+            said = str(record.msg)
+        level = min(50, record.levelno // 10 * 10)  # libraries may have levels of their own
+        structlog.get_logger().log(level, "library.logged", library=record.name, said=said, exc_info=record.exc_info)
 
 
 class Clean:
-    """Masks secrets and takes the sting out of control characters, in every value of every line."""
+    """Shortens exceptions, masks secrets and takes the sting out of control characters, in every value."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        known = {
-            form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in (secret, quote(secret, safe=""))
-        }
+    def __init__(self, secrets: Iterable[str], *, detailed: bool) -> None:
+        self._detailed = detailed
+        known = {form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in (secret, quote(secret, ""))}
         self._secret = re.compile("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), SHAPES]))
         self._recent = functools.lru_cache(maxsize=512)(self._text)  # most values come again and again
 
     def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
+        if "exc_info" in facts:
+            facts.update(self.fault(facts.pop("exc_info")))
         for key, value in facts.items():
             facts[key] = self.text(value) if type(value) is str else self.value(value)
         return facts
+
+    def fault(self, found: object) -> dict[str, object]:
+        """An exception's type, its words where they cannot be a customer's, its cause, and where in our code it was."""
+        if found is True:
+            found = sys.exc_info()
+        error = found[1] if isinstance(found, tuple) else found
+        if not isinstance(error, BaseException):
+            return {}
+        cause = error.__cause__ or error.__context__
+        told: dict[str, object] = {"error": self.words(error), "where": where(error)}
+        return {**told, "cause": self.words(cause)} if cause else told
+
+    def words(self, error: BaseException) -> str:
+        """Only machinery's own complaints are quoted; a ValueError, say, may hold what a customer wrote."""
+        sqlite = any(base.__module__ == "sqlite3" for base in type(error).__mro__)
+        machinery = isinstance(error, OSError | RelayError) or sqlite
+        return f"{type(error).__name__}: {error}" if self._detailed or machinery else type(error).__name__
 
     def value(self, value: object) -> object:
         if isinstance(value, str):
@@ -197,39 +186,14 @@ class Clean:
         return self._recent(text) if len(text) < 100 else self._text(text)
 
     def _text(self, text: str) -> str:
-        text = self._secret.sub(lambda found: KEPT.match(found[0])[0] + "***", text)  # type: ignore[index]
+        text = self._secret.sub(lambda found: (found[1] or "") + "***", text)
         if not text.isprintable():
             text = FORGERY.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
         return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
 
 
-@attrs.frozen
-class Json:
-    """One JSON object a line; journald gets its priority in front, so that ``journalctl -p err`` works."""
-
-    priorities: bool = attrs.field(kw_only=True)
-
-    def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> bytes:
-        line = msgspec.json.encode(facts)
-        return PRIORITIES.get(facts["level"], b"") + line if self.priorities else line
-
-
-@attrs.frozen
-class Console:
-    """A line for a person."""
-
-    colours: bool = attrs.field(kw_only=True)
-
-    def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> bytes:
-        time, level, event = str(facts.pop("time", ""))[11:19], facts.pop("level"), facts.pop("event")
-        shown = f"\x1b[{COLOURS[level]}m{level:<8}\x1b[0m" if self.colours else f"{level:<8}"
-        told = " ".join(f"{key}={self.plain(value)}" for key, value in facts.items())
-        return f"{time} {shown} {event:<24} {told}".strip().encode()
-
-    @staticmethod
-    def plain(value: object) -> str:
-        return (
-            value
-            if isinstance(value, str) and re.fullmatch(r"[^\s\"]+", value)
-            else msgspec.json.encode(value).decode()
-        )
+def where(error: BaseException) -> list[str]:
+    """Our own innermost frames, outermost first; of a stranger's exception its last frame."""
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [found for found in frames if found[0].co_filename.startswith(HOME)] or frames[-1:]
+    return [f"{Path(code.co_filename).name}:{line} {code.co_name}" for code, line in own[-FRAMES:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import queue
@@ -25,10 +26,12 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 MAX_BATCH = 512
+PATIENCE = 0.002  # seconds that what nobody waits for may wait for the commit of what somebody does
 FREE_DISK = 64 * 1024 * 1024
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
+_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 Claims = tuple[list[Delivery], list[Died]]
 
 
@@ -36,6 +39,7 @@ Claims = tuple[list[Delivery], list[Died]]
 class _Item(Generic[T]):
     run: Callable[[Store], T]
     future: asyncio.Future[T]
+    patient: bool = False
 
 
 @attrs.define(eq=False)
@@ -51,6 +55,10 @@ class Place:
 class _Park:
     standing: Place
     run: Callable[[Store], Claims] | None
+
+
+class _HalfDone(Exception):
+    """An item failed after it had changed something."""
 
 
 class Lock:
@@ -106,7 +114,9 @@ class Outbox:
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._store = self._open(known)
-            os.chmod(self.path, 0o600)
+            for suffix in ("", "-wal", "-shm"):  # ours, as is known only now; the file may have been there before
+                with contextlib.suppress(FileNotFoundError):
+                    os.chmod(f"{self.path}{suffix}", 0o600)
         except BaseException:
             if not known:  # the lock says that the file is ours, and it may not be
                 lock.unlink()
@@ -119,14 +129,17 @@ class Outbox:
         """The outbox's clock: goes with the monotonic one; across a restart with the wall's, one day at most."""
         return self._base + self.clock.monotonic()
 
-    async def do(self, run: Callable[[Store], T]) -> T:
-        """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk."""
+    async def do(self, run: Callable[[Store], T], *, patient: bool = False) -> T:
+        """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk.
+
+        The *patient* goes with another's commit if one comes in a moment.
+        """
         if self.dead.done():
             raise OutboxUnavailable("the outbox's thread has died")
         future: asyncio.Future[T] = self._loop.create_future()
         self._asked.add(future)
         future.add_done_callback(self._asked.discard)
-        self._queue.put(_Item(run, future))
+        self._queue.put(_Item(run, future, patient))
         return await future
 
     def stand(self) -> Place:
@@ -134,7 +147,7 @@ class Outbox:
         return Place(self._loop.create_future())
 
     def park(self, standing: Place, run: Callable[[Store], Claims] | None) -> None:
-        """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried at once."""
+        """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried soon."""
         self._queue.put(_Park(standing, run))
 
     def refusal(self) -> str | None:
@@ -218,7 +231,8 @@ class Outbox:
     def _batch(self, first: _Item[Any] | _Park | None) -> bool:
         """Everything that waits, in one transaction and one sync."""
         items: list[_Item[Any]] = []
-        going = True
+        going, hurry = True, False
+        patience = self.clock.monotonic() + PATIENCE
         entry: _Item[Any] | _Park | None = first
         while True:
             if entry is None:
@@ -228,33 +242,34 @@ class Outbox:
                 self._standing = entry.standing if entry.run and not entry.standing.served else None
             else:
                 items.append(entry)
+                hurry = hurry or not entry.patient
             if not going or len(items) >= MAX_BATCH:
                 break
             try:
-                entry = self._queue.get_nowait()
+                wait = 0.0 if hurry else max(0.0, patience - self.clock.monotonic())
+                entry = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
             except queue.Empty:
                 break
-        outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        outcomes: list[_Outcome] = []
         claims: Claims | None = None
         try:
             db = self._store.db
             changes = db.total_changes
             self._store.full = self._disk_is_low()
-            db.execute("BEGIN IMMEDIATE")
-            outcomes.extend((item.future, *self._one(item.run)) for item in items)
-            if self._standing is not None and self._standing.run is not None:
-                claims, error = self._one(self._standing.run)
-                if error is not None:
-                    raise error
-            if db.total_changes != changes:
-                self._store.remember("alive_wall", self.clock.wall())
-                self._store.remember("alive_at", self.now())
-            tally, oldest = self._store.tally(), self._store.oldest_waiting()
-            db.execute("COMMIT")
+            claim = None if self._standing is None else self._standing.run
+            if items or (claim is not None and self._store.ready(now=self.now())):
+                db.execute("BEGIN IMMEDIATE")
+                outcomes = self._all(items)
+                if claim is not None and self._store.ready(now=self.now()):
+                    claims = claim(self._store)
+                if db.total_changes != changes:
+                    self._store.live(wall=self.clock.wall(), at=self.now())
+                tally, oldest = self._store.tally(), self._store.oldest_waiting()
+                db.execute("COMMIT")
+                self.tally, self.oldest = tally, oldest
             if db.total_changes != changes and self.fault is not None:
                 log.info("outbox.recovered", after=self.fault)
                 self.fault = None
-            self.tally, self.oldest = tally, oldest
         except sqlite3.Error as error:
             self._give_up(error)
             unavailable = OutboxUnavailable(f"the outbox cannot be written: {error}")
@@ -268,19 +283,33 @@ class Outbox:
             self._loop.call_soon_threadsafe(_resolve, outcomes)
         return going
 
-    def _one(self, run: Callable[[Store], T]) -> tuple[T | None, BaseException | None]:
-        """One item under a savepoint: what is wrong with it harms no other."""
+    def _all(self, items: list[_Item[Any]]) -> list[_Outcome]:
+        """The work of every item. What is wrong with one harms no other: if it failed half-way, all is done again."""
+        try:
+            return [(item.future, *self._one(item.run)) for item in items]
+        except _HalfDone:
+            self._store.db.execute("ROLLBACK")
+            self._store.db.execute("BEGIN IMMEDIATE")
+            return [(item.future, *self._one(item.run, savepoint=True)) for item in items]
+
+    def _one(self, run: Callable[[Store], T], *, savepoint: bool = False) -> tuple[T | None, BaseException | None]:
         db = self._store.db
-        db.execute("SAVEPOINT item")
+        changes = db.total_changes
+        if savepoint:
+            db.execute("SAVEPOINT item")
         try:
             result = run(self._store)
         except Exception as error:
             if isinstance(error, sqlite3.OperationalError) or _is_damage(error) or not db.in_transaction:
                 raise
-            db.execute("ROLLBACK TO item")
-            db.execute("RELEASE item")
+            if savepoint:
+                db.execute("ROLLBACK TO item")
+                db.execute("RELEASE item")
+            elif db.total_changes != changes:
+                raise _HalfDone from error
             return None, error
-        db.execute("RELEASE item")
+        if savepoint:
+            db.execute("RELEASE item")
         return result, None
 
     def _give_up(self, error: sqlite3.Error) -> None:
@@ -306,7 +335,7 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
-def _resolve(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+def _resolve(outcomes: list[_Outcome]) -> None:
     for future, result, error in outcomes:
         if future.done():
             continue

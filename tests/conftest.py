@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
+import aioresponses.core
 import pytest
+from aiohttp import ClientResponse
+from hypothesis import settings
 from relay_process import RELAY_TOKEN, WEBHOOK_SECRET, House, RelayProcess, house
+
+settings.register_profile("ours", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("ours")
+
+if "stream_writer" in inspect.signature(ClientResponse).parameters:
+
+    class _Response(ClientResponse):
+        """What aioresponses 0.7.9 makes lacks an argument that aiohttp 3.14 asks for."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.setdefault("stream_writer", Mock(output_size=0))
+            super().__init__(*args, **kwargs)
+
+    aioresponses.core.ClientResponse = _Response  # type: ignore[misc]
 
 
 @pytest.fixture

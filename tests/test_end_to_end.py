@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -471,6 +472,42 @@ async def test_a_key_has_its_bounds(relay: RelayProcess, key: str, status: int) 
     assert (await keyed(relay, alert(), key)).status == status
     if status == 400:
         check_problem(await keyed(relay, {}, key), 400)
+
+
+async def test_simultaneous_repeats_are_one_alert_with_one_answer(home: House) -> None:
+    """A sender that retries too early, twenty times over, while Telegram thinks."""
+    telegram, patience = faulty(home), asyncio.Event()
+    relay = await home.relay(RELAY_REPLY_TIMEOUT="4")
+    telegram.script(Script(until=patience))
+    body = alert()
+    posts = [asyncio.create_task(keyed(relay, body, "k")) for _ in range(20)]
+    await telegram.until(lambda: len(telegram.calls) > 0)
+    patience.set()
+    answers = await asyncio.gather(*posts)
+    assert {answered.status for answered in answers} == {200}
+    assert len({answered.raw for answered in answers}) == 1
+    assert len({answered.headers["X-Delivery-ID"] for answered in answers}) == 1
+    assert len(telegram.messages) == 1
+
+
+async def test_simultaneous_alerts_have_an_answer_each(relay: RelayProcess, town: House) -> None:
+    """Nobody gets another's number."""
+    bodies = [alert() for _ in range(100)]
+    answers = await asyncio.gather(*[relay.post(ALERTS, body) for body in bodies])
+    for body, answered in zip(bodies, answers, strict=True):
+        assert answered.status == 200
+        assert answered.json["conversation_id"] == body["conversation_id"]
+        (text,) = [m.text for m in town.telegram.messages if m.message_id == answered.json["telegram_message_id"]]
+        assert f"#{body['conversation_id']}\n" in text
+    assert len({answered.headers["X-Delivery-ID"] for answered in answers}) == 100
+
+
+async def test_alerts_of_one_conversation_are_told_in_order(relay: RelayProcess, town: House) -> None:
+    """A story told backwards is another story."""
+    number = new_id()
+    for place in range(10):
+        assert (await relay.alert(conversation_id=number, message=f"part {place}")).status == 200
+    assert [text.rpartition("part ")[2] for text in town.told(number)] == [str(place) for place in range(10)]
 
 
 # --- native events on /alerts ---

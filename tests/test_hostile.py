@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from relay_process import ALERTS, HEALTH, JSON, RELAY_TOKEN, TEST, WEBHOOK, RelayProcess, alert, new_id
+from relay_process import ALERTS, HEALTH, JSON, RELAY_TOKEN, TEST, WEBHOOK, House, RelayProcess, alert, new_id
+
+from chatwoot_relay.protocol import HEAD_TIMEOUT, MAX_CONNECTIONS
 
 HEADER = f"Authorization: Bearer {RELAY_TOKEN}\r\nContent-Type: application/json\r\n".encode()
-SAMPLES = sorted(Path(__file__).parent.glob("samples/**/*.json"))
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1.5, 2**63, -(2**80), 10**4000, 1e308, "", " ", "\x00", "\ud800", "\u202e", "x" * 5000,
     [], [None], [[]], {}, {"a": None}, {"": {"": []}}, "12", "null",
@@ -264,6 +265,15 @@ async def test_a_body_of_a_million_small_values_costs_no_memory(relay: RelayProc
         assert (await relay.post(WEBHOOK, body)).status in (200, 400)
 
 
+async def test_many_large_bodies_at_once_are_parsed_one_at_a_time(relay: RelayProcess) -> None:
+    """A dozen senders of the worst that is allowed: some are asked to come again, none makes memory grow."""
+    worst = b'{"event":"worst","a":[' + b"{}," * 290_000 + b"{}]}"
+    worst = worst.ljust(9_000_000)
+    answers = await asyncio.gather(*[relay.post(WEBHOOK, worst) for _ in range(12)])
+    assert {answered.status for answered in answers} <= {200, 429}
+    assert 200 in {answered.status for answered in answers}
+
+
 # --- HTTP itself ---
 
 
@@ -409,23 +419,60 @@ async def test_a_header_twice_is_no_way_in(relay: RelayProcess, name: bytes) -> 
     assert statuses(await relay.send(bare)) in ([401], [400], [415])
 
 
-async def test_a_client_that_goes_away_leaves_nothing_behind(relay: RelayProcess) -> None:
-    """In the middle of a head, of a body, and before its answer."""
-    whole = post(json.dumps(alert()).encode())
+async def test_a_client_that_goes_away_leaves_nothing_behind(relay: RelayProcess, town: House) -> None:
+    """In the middle of a head, of a body, and before its answer: what came whole is told all the same."""
+    whole = post(json.dumps(alert(conversation_id=(number := new_id()))).encode())
     for cut in (1, 20, len(whole) - 5, len(whole)):
         _, writer = await asyncio.open_connection("127.0.0.1", relay.port)
         writer.write(whole[:cut])
         await writer.drain()
         writer.transport.abort()
+    await town.telegram.until(lambda: len(town.told(number)) == 1)
 
 
 async def test_idle_connections_beyond_the_limit_make_room(relay: RelayProcess) -> None:
-    """The oldest idle one is closed; whoever comes with a request is served."""
-    async with contextlib.AsyncExitStack() as stack:
+    """The oldest are closed, also when hundreds come in one turn of the loop; whoever comes with a request is served.
+
+    What is waited for is less than half of the time that a head may take, which would close them all.
+    """
+    crowd = [asyncio.open_connection("127.0.0.1", relay.port) for _ in range(600)]
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(HEAD_TIMEOUT / 2):
         readers = []
-        for _ in range(500):
-            reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        for reader, writer in await asyncio.gather(*crowd):
             stack.callback(writer.close)
-            readers.append(reader)
-        assert await readers[0].read() == b""
+            readers.append(asyncio.create_task(reader.read()))
+        pending = set(readers)
+        while len(pending) > MAX_CONNECTIONS:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         assert (await relay.alert()).status == 200
+    await asyncio.gather(*readers, return_exceptions=True)
+
+
+async def test_clients_that_are_slow_with_their_bodies_make_room(relay: RelayProcess) -> None:
+    """A crowd of them would shut everybody out for as long as a body may take."""
+    half = post(json.dumps(alert()).encode())[:-5]
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(300):
+            _, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+            stack.callback(writer.close)
+            writer.write(half)
+        for _ in range(5):
+            answered = await relay.send(post(json.dumps(alert()).encode(), CLOSE))
+            assert statuses(answered) == [200]
+
+
+async def test_a_few_large_bodies_that_never_end_shut_nobody_out(relay: RelayProcess) -> None:
+    """What may be in flight at once is bounded, for the large alone; and to Chatwoot that refusal is 429."""
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n" % WEBHOOK.encode()
+    large = json.dumps({"event": "x", "surplus": "x" * 100_000}).encode()
+    async with contextlib.AsyncExitStack() as stack:
+        for size in (9_990_000, 9_990_000, 9_990_000, 3_530_000):
+            _, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+            stack.callback(writer.close)
+            writer.write(head + b" " * size)
+            await writer.drain()
+        async with asyncio.timeout(15):
+            while (answered := await relay.post(WEBHOOK, large)).status == 200:
+                pass  # the others are not read yet
+        assert (answered.status, answered.headers["Retry-After"]) == (429, "3")
+        assert (await relay.alert(message="x" * 60_000)).status == 200

@@ -74,6 +74,7 @@ def test_the_simple_shape_may_lack_everything() -> None:
     assert tell({"event": "hello", "conversation": {}}, mode="useful") == Notice(
         event="hello", headline="🔔 hello", facts=(("Event", "hello"),)
     )
+    assert headline({"event": "hello", "conversation": {}, "message": "hi"}) == "🔔 hello: hi"
 
 
 def test_an_unknown_event_is_told_in_the_general_form() -> None:
@@ -82,6 +83,16 @@ def test_an_unknown_event_is_told_in_the_general_form() -> None:
     assert headline(body, mode="useful") == "🔔 conversation merged: Jane Doe"
     assert facts(body)["Event"] == "conversation_merged"
     assert facts(body)["Assigned to"] == "Anna Petrova"
+
+
+def test_an_unknown_event_about_a_message_tells_the_message() -> None:
+    """Its shape says what it is about, whatever its name."""
+    body = document("message_created--incoming-text") | {"event": "message_pinned"}
+    assert headline(body, mode="useful") == "🔔 message pinned: Jane Doe: Hello, where is my order #4521?"
+    assert tell(body, mode="useful").message == "Hello, where is my order #4521?"
+    bare = {"event": "shouted", "sender": {"name": "Ann", "email": "ann@x.example"}, "content": "hi"}
+    assert headline(bare, mode="useful") == "🔔 shouted: Ann: hi"
+    assert facts(bare)["Email"] == "ann@x.example"
 
 
 def test_stars_and_feedback_are_told() -> None:

@@ -469,6 +469,21 @@ def test_a_repeat_is_answered_as_the_first_stands_by_then(store: Store) -> None:
     assert states == [("0", "pending", None, True), ("0", "sent", 5, False), ("0", "sent", None, False)]
 
 
+def test_a_posting_that_came_before_is_a_duplicate(store: Store) -> None:
+    """Whatever it tells; also where nobody had to hear it, if something was learned from it."""
+
+    def receive(content: Content | None) -> Accepted | Ignored:
+        decision = Decision(memory=Memory(status="open"), ignored=None if content else "noise")
+        return store.receive(
+            lambda memory, repeated: (decision, content), key="c", happening=None, transport=("posting",), id="a",
+            destination="team", conversation="1", now=0,
+        )  # fmt: skip
+
+    assert receive(None) == Ignored("noise")
+    assert receive(an_alert()) == Ignored("duplicate")
+    assert store.tally().accepted == 0
+
+
 def test_deaths_are_announced_once_an_hour(store: Store) -> None:
     """The team hears that something died, not each time something does."""
     for number in range(3):
@@ -637,7 +652,8 @@ def test_no_verb_reads_the_whole_outbox(store: Store, verb: str) -> None:
     steps = plan(store, verbs[verb])
     assert steps
     # Few rows by their nature, one row by a LIMIT, or once at the start.
-    small = ["SCAN counters", "SCAN holds", "SCAN conversations", "SCAN (subquery", "SCAN CONSTANT"]
+    small = ["SCAN counters", "SCAN holds", "SCAN conversations", "SCAN (subquery", "SCAN CONSTANT", "SCAN heads"]
+    small += ["SCAN json_each"]  # the deliveries of one claim
     small += ["SCAN lanes"] if verb == "recover" else []
     scans = [step for step in steps if step.startswith("SCAN") and not step.startswith(tuple(small))]
     assert [step for step in scans if " USING " not in step] == []

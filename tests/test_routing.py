@@ -179,9 +179,9 @@ conversation_updated--label-added
 conversation_updated--team-set
     told: team set | ignored: not selected | told: team set
 automation_event.conversation_updated--unsigned
-    told: automation rule
+    told: other
 macro.executed--unsigned
-    told: macro
+    told: other
 message_created--outgoing-agent-reply
     ignored: sent by us | ignored: sent by us | silent: agent wrote
 message_created--outgoing-agent-bot
@@ -191,17 +191,17 @@ message_created--template-csat
 message_created--private-note
     ignored: private note | ignored: private note | silent: note
 conversation_typing_on--contact
-    ignored: noise | ignored: noise | silent: typing
+    ignored: noise | ignored: noise | silent: noise
 contact_updated--renamed
-    ignored: noise | ignored: noise | silent: contact
+    ignored: noise | ignored: noise | silent: noise
 webwidget_triggered--new-visitor
-    ignored: noise | ignored: noise | silent: widget
+    ignored: noise | ignored: noise | silent: noise
 inbox_created--api-channel-leaks-secrets
-    ignored: noise | ignored: noise | silent: inbox
+    ignored: noise | ignored: noise | silent: noise
 message_updated--delivered-noise
-    ignored: noise | ignored: noise | silent: message changed
+    ignored: noise | ignored: noise | silent: noise
 conversation_updated--waiting-since-noise
-    ignored: noise | ignored: noise | silent: changed
+    ignored: noise | ignored: noise | silent: noise
 """
 
 
@@ -214,7 +214,7 @@ def test_the_table_holds(name: str, row: str) -> None:
 
 def test_a_named_event_is_told_as_under_all_and_no_other_is() -> None:
     """Names are for those who know what they want."""
-    assert alone("conversation_typing_on--contact", "conversation_typing_on") == "silent: typing"
+    assert alone("conversation_typing_on--contact", "conversation_typing_on") == "silent: noise"
     assert alone("message_created--outgoing-agent-reply", "message_created") == "silent: agent wrote"
     assert alone("message_created--incoming-text", "message_created") == "alert: unattended"
     assert alone("conversation_updated--assignee-set", "conversation_updated") == "told: taken"
@@ -225,7 +225,7 @@ def test_a_named_event_is_told_as_under_all_and_no_other_is() -> None:
 
 def test_a_word_and_names_add_up() -> None:
     """``handoff,contact_created`` is more than ``handoff``; the louder of two counts."""
-    assert alone("contact_created--basic", "handoff", "contact_created") == "silent: contact"
+    assert alone("contact_created--basic", "handoff", "contact_created") == "silent: noise"
     assert alone("conversation_updated--assignee-set", "handoff", "conversation_updated") == "told: taken"
     assert alone("conversation_updated--assignee-set", "handoff", "contact_created") == "silent: taken"
 
@@ -413,6 +413,25 @@ def test_a_reopened_conversation_is_an_alert_with_the_new_message_in_any_order()
         assert relay.alerts[-1].reason == "Customer wrote again after it was resolved"
 
 
+def test_a_conversation_that_an_agent_reopens_is_not_said_to_be_written_to() -> None:
+    """Its newest message is the customer's, yet an old one."""
+    room, relay = Chatwoot(status="open"), Relay()
+    story(relay, room.create(), room.turn("resolved"))
+    assert story(relay, room.turn("open")) == ["alert: reopened"]
+    assert relay.alerts[-1].reason == "Open again after it was resolved"
+    assert relay.alerts[-1].message == "hello"
+
+
+def test_the_customers_last_words_are_learnt_from_whatever_shows_them() -> None:
+    """The message's own event may be lost, and the bot speaks last."""
+    room, relay = Chatwoot(status="resolved"), Relay()
+    room.message("I want a human")
+    story(relay, room.turn("pending"))
+    room.message("one moment", by={"type": "agent_bot", "name": "Bot"}, kind="outgoing")
+    assert story(relay, room.hand_over()) == ["alert: handed over"]
+    assert relay.alerts[0].message == "I want a human"
+
+
 def test_a_snooze_that_ends_is_an_alert() -> None:
     """It was put off until now."""
     room, relay = Chatwoot(status="open"), Relay()
@@ -467,6 +486,17 @@ def test_an_older_event_neither_closes_nor_reopens() -> None:
     assert story(relay, taken, room.write()) == ["silent: taken", "told: customer wrote"]
     late = room.event("conversation_updated", custom_attributes=({}, {}))
     assert story(relay, room.turn("resolved"), [late]) == ["silent: resolved"]
+
+
+def test_a_status_that_is_confirmed_makes_what_lies_before_it_old() -> None:
+    """Else an event from in between would pass for a reopening."""
+    room, relay = Chatwoot(status="open"), Relay()
+    story(relay, room.create())
+    first = room.turn("resolved")
+    room.status = "open"
+    room.later()
+    between = room.event("conversation_updated", custom_attributes=({}, {}))
+    assert story(relay, first, room.turn("resolved"), [between]) == ["silent: resolved"]
 
 
 def test_a_message_from_before_the_resolution_does_not_reopen() -> None:
@@ -542,13 +572,13 @@ def test_a_status_that_we_do_not_know_is_told() -> None:
     for name in ("conversation_status_changed", "conversation_created"):
         for status in ("escalated", None):
             body = Chatwoot().event(name) | {"status": status}
-            assert Relay().say(body) == "told: unknown"
+            assert Relay().say(body) == "told: other"
 
 
 def test_a_message_of_unknown_kind_is_told() -> None:
     """It may be the customer's."""
     body = document("message_created--incoming-text") | {"message_type": 7}
-    assert Relay().say(body) == "told: unknown"
+    assert Relay().say(body) == "told: other"
 
 
 def test_without_a_number_a_customer_is_still_heard() -> None:
@@ -590,7 +620,7 @@ def test_noise_is_not_worth_a_write() -> None:
 def test_a_rules_event_leaves_what_is_remembered() -> None:
     """It says nothing that Chatwoot's own events do not."""
     room, relay = Chatwoot(status="open"), Relay()
-    assert story(relay, [room.event("automation_event.conversation_updated")]) == ["told: automation rule"]
+    assert story(relay, [room.event("automation_event.conversation_updated")]) == ["told: other"]
     assert relay.memories == {}
 
 

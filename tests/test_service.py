@@ -78,7 +78,9 @@ main(["serve"])
 
 
 @contextlib.asynccontextmanager
-async def activated(listener: socket.socket, folder: Path, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def activated(
+    listener: socket.socket, folder: Path, url: str, **environ: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A relay that inherits its port."""
     passed = fcntl.fcntl(listener.fileno(), fcntl.F_DUPFD, 100)
     try:
@@ -97,6 +99,7 @@ async def activated(listener: socket.socket, folder: Path, url: str) -> AsyncIte
                 "RELAY_RATE_LIMIT": "off",
                 "RELAY_PACING": "off",
                 "RELAY_PORT": "1",  # would fail
+                **environ,
             },
             pass_fds=[passed],
             stderr=asyncio.subprocess.DEVNULL,
@@ -148,3 +151,63 @@ async def test_a_deploy_refuses_nobody(home: House, tmp_path: Path) -> None:
             for client in clients:
                 client.cancel()
     assert set(answers) <= {200, 202}
+
+
+@pytest.mark.parametrize("environ", [{"RELAY_TOKEN": "s3cret"}, {"RELAY_ALLOW_ANONYMOUS": "yes"}, {}])
+async def test_an_inherited_public_port_needs_a_token(
+    home: House, tmp_path: Path, systemd: tuple[Systemd, str], environ: dict[str, str]
+) -> None:
+    """systemd's ListenStream= says then who can reach it, and RELAY_HOST says nothing."""
+    heard, address = systemd
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        async with activated(listener, tmp_path, home.url, NOTIFY_SOCKET=address, **environ) as process:
+            if environ:
+                await heard.hears("READY=1")
+            else:
+                async with asyncio.timeout(PATIENCE):
+                    assert await process.wait() == 78
+
+
+async def test_an_inherited_unix_socket_is_nobody_elses(
+    home: House, tmp_path: Path, systemd: tuple[Systemd, str]
+) -> None:
+    """A proxy on this machine alone reaches it."""
+    heard, address = systemd
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "http"))
+        async with activated(listener, tmp_path, home.url, NOTIFY_SOCKET=address):
+            await heard.hears("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "reason", "todo"),
+    [
+        ({"RELAY_HOST": "192.0.2.1", "RELAY_TOKEN": "s3cret"}, 1, "cannot listen on 192.0.2.1", "set RELAY_HOST"),
+        ({"RELAY_DATABASE": "/nonexistent/outbox.db"}, 1, "No such file or directory", "set RELAY_DATABASE"),
+        (
+            {"RELAY_DATABASE": "/sys/outbox.db"},
+            1,
+            "opened at /sys/outbox.db",
+            "make /sys a directory that we may write",
+        ),
+    ],
+)
+async def test_what_keeps_it_from_starting_is_told_with_what_to_do(
+    home: House, environ: dict[str, str], code: int, reason: str, todo: str
+) -> None:
+    """The journal's last line is what the operator reads."""
+    relay = await home.relay(start=False, **environ)
+    ended, told = await relay.run("serve")
+    assert (ended, reason in told, todo in told) == (code, True, True), told
+
+
+async def test_what_another_holds_is_named_and_worth_another_try(home: House, tmp_path: Path) -> None:
+    """A port or an outbox may be free again in a moment: exit code 75."""
+    first = await home.relay(RELAY_DATABASE=str(tmp_path / "outbox.db"))
+    assert first.process is not None
+    second = await home.relay(start=False, RELAY_PORT=str(first.port))
+    code, told = await second.run("serve")
+    assert (code, f"(process {first.process.pid}); stop that program or set RELAY_PORT" in told) == (75, True), told
+    third = await home.relay(start=False, RELAY_DATABASE=str(tmp_path / "outbox.db"))
+    code, told = await third.run("serve")
+    assert (code, f"in use by process {first.process.pid}" in told) == (75, True), told

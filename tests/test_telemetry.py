@@ -19,7 +19,8 @@ import structlog
 
 from chatwoot_relay import telemetry
 from chatwoot_relay.errors import ConfigurationError
-from chatwoot_relay.settings import Secret, Settings
+from chatwoot_relay.kinds import Secret
+from chatwoot_relay.settings import Settings
 
 SECRETS = ["123456:AAF-bot-token", "s3cret&more", "abc"]
 
@@ -70,19 +71,18 @@ def test_a_terminal_gets_a_line_for_people() -> None:
     """Who starts it by hand reads along, in colours unless they are not wanted."""
     stream = set_up(Terminal())
     structlog.get_logger().warning("outbox.opened", path="/x.db", why="a b", rows=3)
-    assert b"\x1b[33mwarning" in stream.getvalue()
+    assert b"\x1b[33m\x1b[1mwarning" in stream.getvalue()
     stream = set_up(Terminal(), NO_COLOR="1")
     structlog.get_logger().warning("outbox.opened", path="/x.db", why="a b", rows=3)
-    assert re.fullmatch(
-        rb'\d\d:\d\d:\d\d warning  outbox.opened            path=/x.db why="a b" rows=3\n', stream.getvalue()
-    )
+    line = rb"\d\d:\d\d:\d\d \[warning  \] outbox.opened +path=/x.db why='a b' rows=3\n"
+    assert re.fullmatch(line, stream.getvalue())
 
 
 def test_the_form_can_be_chosen() -> None:
     """A container without a terminal may be read by people all the same, and the other way round."""
     stream = set_up(form="console")
     structlog.get_logger().info("a.b")
-    assert stream.getvalue().endswith(b"info     a.b\n")
+    assert stream.getvalue().endswith(b"[info     ] a.b\n")
     stream = set_up(Terminal(), form="json")
     structlog.get_logger().info("a.b")
     assert lines(stream)[0]["event"] == "a.b"
@@ -245,6 +245,7 @@ def test_libraries_speak_in_our_form_and_warnings_too() -> None:
     logging.getLogger("asyncio").debug("Using selector")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
+        logging.captureWarnings(False)  # whoever turned it on under another filter has left nothing of it
         logging.captureWarnings(True)
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     first, second = lines(stream)
@@ -254,6 +255,19 @@ def test_libraries_speak_in_our_form_and_warnings_too() -> None:
         "Error handling request",
     )
     assert second["library"] == "py.warnings"
+
+
+def test_a_library_that_logs_wrongly_is_logged_all_the_same() -> None:
+    """Arguments that do not fit, and levels that we do not know, must not fail an alert."""
+    stream = set_up()
+    logging.getLogger("x").warning("%d of %d", "one")  # noqa: PLE1206
+    logging.getLogger("x").log(25, "notice")
+    logging.getLogger("x").log(70, "alarm")
+    assert [(line["level"], line["said"]) for line in lines(stream)] == [
+        ("warning", "%d of %d"),
+        ("info", "notice"),
+        ("critical", "alarm"),
+    ]
 
 
 def test_what_is_below_the_level_is_not_written() -> None:
