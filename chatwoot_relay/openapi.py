@@ -39,17 +39,17 @@ def _alert() -> Json:
     _, schemas = msgspec.json.schema_components((Alert,))
     alert: Json = schemas["Alert"]
     public = {name: told for name, told in alert["properties"].items() if "examples" in told}
-    number = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
     digits = {"type": "string", "pattern": "^[1-9][0-9]{0,18}$", "description": "its digits"}
     told = {name: public["conversation_id"][name] for name in ("description", "examples")}
-    public["conversation_id"] = {**told, "anyOf": [number, digits]}
+    public["conversation_id"] = {**told, "anyOf": [NUMBER, digits]}
     return {**alert, "description": alert["description"].partition("\n")[0], "properties": public}
 
 
 TEXT: Json = {"type": "string"}
 YES, NO = ({"type": "boolean", "const": value} for value in (True, False))
 MESSAGE_ID = {"type": ["integer", "null"], "description": "null where Telegram has not confirmed it"}
-FIELD_ERROR = _shape("One thing wrong with a body.", path={**TEXT, "examples": ["$.conversation_id"]}, message=TEXT)
+COMPLAINT = _shape("One thing wrong with a body.", path={**TEXT, "examples": ["$.conversation_id"]}, message=TEXT)
+NUMBER = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
 SHAPES: dict[str, Json] = {
     "Alert": _alert(),
     "AlertAnswer": _shape(
@@ -57,7 +57,7 @@ SHAPES: dict[str, Json] = {
         success=YES,
         message={"enum": ["Alert forwarded to Telegram", "Alert queued for Telegram"]},
         telegram_message_id=MESSAGE_ID,
-        conversation_id={"type": "integer", "minimum": 1, "maximum": MAX_ID},
+        conversation_id=NUMBER,
     ),
     "Event": _shape(
         "An event as Chatwoot sends it, or the simple shape of the example; told as far as understood.",
@@ -81,7 +81,7 @@ SHAPES: dict[str, Json] = {
         detail=TEXT,
         success=NO,
         message=TEXT,
-        errors={"type": "array", "items": FIELD_ERROR, "description": "every error of the body at once"},
+        errors={"type": "array", "items": COMPLAINT, "description": "every error of the body at once"},
         delivery_id={**TEXT, "description": "the dead letter"},
     ),
     "TestAnswer": _shape(
@@ -199,22 +199,21 @@ def _route(
     description: str,
     *answers: Json,
     takes: str = "",
-    examples: Json | None = None,
     headers: dict[str, str] | None = None,
     credentials: tuple[str, ...] = (),
 ) -> Route:
     operation: Json = {"tags": [TAG], "operationId": name, "summary": summary, "description": description}
+    operation["parameters"] = [
+        {"name": header, "in": "header", "description": why, "schema": TEXT} for header, why in (headers or {}).items()
+    ]
+    operation["responses"] = {status: told for answer in answers for status, told in answer.items()}
     if takes:
-        content = _content("application/json", takes, examples or {})
-        operation["requestBody"] = {"required": True, "content": content}
-    if headers:
-        told = [{"name": header, "in": "header", "description": why} for header, why in headers.items()]
-        operation["parameters"] = [{**header, "schema": TEXT} for header in told]
+        examples = {shape.lower(): {"Alert": ALERT, "Event": EVENT}[shape] for shape in takes.split()}
+        operation["requestBody"] = {"required": True, "content": _content("application/json", takes, examples)}
     if credentials:
         operation["security"] = [*({credential: []} for credential in credentials), {}]
-    responses = {status: told for answer in answers for status, told in answer.items()}
     method, path = place.split()
-    return Route(method, path, name, {**operation, "responses": responses})
+    return Route(method, path, name, operation)
 
 
 ROUTES = (
@@ -228,7 +227,6 @@ ROUTES = (
         _good(202, ON_DISK, EITHER, *TAKEN, alert=QUEUED, event=TOLD_LATER),
         *(_400, _401, _408, _409, _413, _415, _422, _429, _500, _502, _503),
         takes="Alert Event",
-        examples={"alert": ALERT, "event": EVENT},
         headers={"Idempotency-Key": KEY, **SIGNED},
         credentials=(*TOKEN, "signature"),
     ),
@@ -242,7 +240,6 @@ ROUTES = (
         _good(202, ON_DISK, "WebhookAnswer", "X-Delivery-ID", event=TOLD_LATER),
         *(_400, _401, _408, _413, _415, _BUSY, _500),
         takes="Event",
-        examples={"event": EVENT},
         headers=SIGNED,
         credentials=(*TOKEN, "signature"),
     ),
