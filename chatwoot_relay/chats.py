@@ -135,29 +135,20 @@ async def updates(bot: Bot) -> list[Any]:
 
 
 def gather(found: Iterable[Any]) -> list[Place]:
-    """Every chat and topic that is named anywhere in the updates."""
-    places: dict[tuple[int, int | None], Place] = {}
-    for update in found:
-        for part in update.values() if isinstance(update, dict) else ():
-            if isinstance(part, dict) and isinstance(part.get("chat"), dict):
-                for place in within(part):
-                    key = (place.chat_id, place.thread_id)
-                    if key not in places or place.topic:
-                        places[key] = place
-    return sorted(places.values(), key=lambda place: (place.chat_id, place.thread_id or 0))
-
-
-def within(part: Mapping[str, Any]) -> list[Place]:
-    """The chat of a message or of a change of membership, and the topic of a message."""
-    chat = part["chat"]
-    if not isinstance(chat.get("id"), int):
-        return []
-    place = Place(chat_id=chat["id"], title=title(chat), kind=printable(str(chat.get("type"))))
-    thread = part.get("message_thread_id")
-    if not part.get("is_topic_message") or not isinstance(thread, int):
-        return [place]
-    made = part.get("forum_topic_created") or (part.get("reply_to_message") or {}).get("forum_topic_created") or {}
-    return [place, attrs.evolve(place, thread_id=thread, topic=printable(str(made.get("name") or "")))]
+    """Every chat and topic of a message, or of a change of membership, in the updates."""
+    places: dict[tuple[int, int], Place] = {}
+    for part in (part for update in found if isinstance(update, dict) for part in update.values()):
+        chat = part.get("chat") if isinstance(part, dict) else None
+        if not isinstance(chat, dict) or not isinstance(chat.get("id"), int):
+            continue
+        place = Place(chat_id=chat["id"], title=title(chat), kind=printable(str(chat.get("type"))))
+        places[place.chat_id, 0] = place
+        if part.get("is_topic_message") and isinstance(thread := part.get("message_thread_id"), int):
+            made = part.get("forum_topic_created") or (part.get("reply_to_message") or {}).get("forum_topic_created")
+            topic = printable(str((made or {}).get("name") or ""))
+            if topic or (place.chat_id, thread) not in places:
+                places[place.chat_id, thread] = attrs.evolve(place, thread_id=thread, topic=topic)
+    return [places[key] for key in sorted(places)]
 
 
 def report(places: Iterable[Place]) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 import msgspec
 
-from .events import Attachment, Change, Event, Message, Person, Role
+from .events import Attachment, Change, Event, Message, Person, Role, message_key
 from .markup import sane, short
 from .models import MAX_ID
 
@@ -145,7 +145,7 @@ def _message(wire: dict[str, Any]) -> Message:
     kind = wire.get("message_type")
     kind = _MESSAGE_KINDS.get(kind, "") if type(kind) in (int, str) else ""
     sender, more = _object(wire, "sender"), _object(wire, "content_attributes")
-    mail, asks = _object(more, "email"), _word(wire.get("content_type"))
+    mail = _object(more, "email")
     role = _role(_word(sender.get("type")) or _word(wire.get("sender_type")))
     if kind in ("outgoing", "template") and role is Role.CONTACT:
         role = Role.BOT  # a sender of unknown kind on our side: neither an answer, nor an address to show
@@ -160,7 +160,7 @@ def _message(wire: dict[str, Any]) -> Message:
         kind=kind,
         text=_MENTION.sub(r"@\1", text) if mentions else text,
         private=wire.get("private") is True,
-        asks="" if asks in ("text", "incoming_email") else asks,
+        content_type=_word(wire.get("content_type")),
         sender=_person(sender, role),
         at=at,
         timestamp=timestamp,
@@ -199,11 +199,6 @@ def _changes(value: object) -> tuple[Change, ...]:
 
 def _hashed(prefix: str, data: bytes) -> str:
     return prefix + hashlib.sha256(data).hexdigest()
-
-
-def _message_key(account_id: int, message_id: int) -> str | None:
-    """Tells a message that was told, whatever delivery or conversation brought it."""
-    return f"message:{account_id}:{message_id}" if message_id else None
 
 
 def _content_key(kind: str, account_id: int, number: int | None, content: object) -> str | None:
@@ -272,7 +267,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     elif about_message:
         message = _message(document)
         if name == "message_created":
-            key = _message_key(account, message.id)
+            key = message_key(account, message)
         elif name == "message_updated":
             content = (document.get("content"), document.get("content_attributes"))
             key = _content_key("updated", account, message.id, content)
@@ -315,5 +310,4 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         last=_message(last) if messages else None,
         url=f"{base_url}/app/accounts/{account}/conversations/{number}" if base_url and account and number else None,
         key=key,
-        last_key=_message_key(account, _id(last.get("id"))),
     )

@@ -30,12 +30,13 @@ from .clock import Clock
 from .control import ask
 from .errors import ConfigurationError, RelayError
 from .kinds import is_loopback
+from .markup import Html
 from .outbox import APPLICATION_ID, SCHEMA_VERSION
 from .settings import Settings
-from .telegram import GENERAL_TOPIC
+from .telegram import GENERAL_TOPIC, message
+from .writer import FREE_DISK
 
 SIGNS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
-SMALLEST_DISK = 64 * 1024 * 1024  # bytes; the outbox refuses below
 SKEW_REFUSED, SKEW_TOLD = 300.0, 30.0  # seconds
 PATIENCE = 5.0  # seconds for the running service
 SIGNATURES = (  # why the running service refused one, which mistake that looks like, and what to do
@@ -78,12 +79,11 @@ def check_links(settings: Settings) -> Finding:
     """Telegram makes no link of a host without a dot, but for an address."""
     if settings.chatwoot_url is None:
         return warn("links", "no base for links", "set CHATWOOT_URL=https://… as people open the dashboard")
-    parts = urlsplit(settings.chatwoot_url)
-    if not {".", ":"} & {*str(parts.hostname)}:
-        what = f"Telegram makes no link of the host {parts.hostname}"
-        return fail("links", what, "set CHATWOOT_URL to its public name")
-    if parts.path:
-        return warn("links", f"CHATWOOT_URL has a path: {parts.path}", "give the part before /app alone")
+    host, path = str(urlsplit(settings.chatwoot_url).hostname), urlsplit(settings.chatwoot_url).path
+    if "." not in host and ":" not in host:
+        return fail("links", f"Telegram makes no link of the host {host}", "set CHATWOOT_URL to its public name")
+    if path:
+        return warn("links", f"CHATWOOT_URL has a path: {path}", "give the part before /app alone")
     return ok("links", settings.chatwoot_url)
 
 
@@ -97,7 +97,7 @@ def check_outbox(path: Path, *, state: str = "") -> Finding:
     for place in (folder, path):
         if not os.access(place, os.W_OK) and place.exists():
             return fail("outbox", f"{place} is not writable", "run as the service's user, or mend its owner")
-    if shutil.disk_usage(folder).free < SMALLEST_DISK:
+    if shutil.disk_usage(folder).free < FREE_DISK:
         return fail("outbox", "less than 64 MiB of disk are free: alerts are refused", "make room")
     try:
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
@@ -252,21 +252,17 @@ def check_rights(reply: Reply, chat: Mapping[str, Any], *, name: str) -> Finding
 
 def check_thread(thread: int | None, chat: Mapping[str, Any]) -> Finding:
     """Only a message proves that a topic exists."""
-    if not chat.get("is_forum"):
-        if thread is None:
-            return ok("thread", "the chat has no topics")
+    if thread is not None and not chat.get("is_forum"):
         return warn("thread", "the chat has no topics", "remove TELEGRAM_THREAD_ID")
-    if thread in (None, GENERAL_TOPIC):
-        return ok("thread", "the topic General")
-    return ok("thread", f"topic {thread}, which `doctor --send` proves")
+    general = "the topic General" if chat.get("is_forum") else "the chat has no topics"
+    return ok("thread", general if thread in (None, GENERAL_TOPIC) else f"topic {thread}, which `doctor --send` proves")
 
 
 async def check_send(settings: Settings, bot: Bot) -> Finding:
-    """The only proof: a silent message that goes at once."""
+    """The only proof: a silent message, sent as an alert is, that goes at once."""
     chat, thread = settings.telegram_chat_id, settings.telegram_thread_id
-    topic = {} if thread in (None, GENERAL_TOPIC) else {"message_thread_id": thread}
-    text = "chatwoot-relay doctor: a test, gone in a moment"
-    reply = await bot.ask("sendMessage", chat_id=chat, text=text, disable_notification=True, **topic)
+    text = Html("chatwoot-relay doctor: a test, gone in a moment")
+    reply = await bot.ask("sendMessage", **message(text, chat_id=str(chat), thread_id=thread, silent=True))
     if reply.result is None:
         todo = "mend what Telegram says, and run it again"
         if "thread" in reply.words or "TOPIC" in reply.words:

@@ -37,7 +37,7 @@ class Message:
     kind: str = ""  # incoming, outgoing, template, activity; "" unknown
     text: str = ""
     private: bool = False
-    asks: str = ""  # Chatwoot's content_type where the message is a question or a form
+    content_type: str = ""  # Chatwoot's word: text, input_csat, …
     sender: Person | None = None
     at: float = 0.0  # unix seconds; 0 unknown
     timestamp: str = ""  # the same for people
@@ -52,6 +52,11 @@ class Message:
     left_email: str = ""  # given by the customer
     answers: tuple[tuple[str, str], ...] = ()  # (question or "", what the customer chose or filled in)
     mentions: tuple[str, ...] = ()
+
+
+def message_key(account_id: int, message: Message | None) -> str | None:
+    """Tells a message that was told, whatever delivery or conversation brings it."""
+    return f"message:{account_id}:{message.id}" if message and message.id else None
 
 
 @attrs.frozen(kw_only=True)
@@ -91,7 +96,6 @@ class Event:
     last: Message | None = None  # the conversation's newest public message, as the payload shows it
     url: str | None = None
     key: str | None = None  # tells repeats of one happening, whatever their delivery id
-    last_key: str | None = None  # the key that the message_created of `last` has
 
     @property
     def conversation(self) -> str:
@@ -118,7 +122,6 @@ class Memory:
     newest: int = 0  # newest message id seen
     updated_at: float = 0.0  # newest state seen
     said: Message | None = None  # the customer's last message
-    said_key: str | None = None
 
 
 class What(enum.StrEnum):

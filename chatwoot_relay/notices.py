@@ -67,10 +67,10 @@ _ATTACHED = {
     "image": "🖼 Image", "audio": "🎤 Audio", "video": "🎬 Video", "file": "📎 File", "location": "📍 Location",
     "contact": "👤 Contact", "share": "🔗 Share", "story_mention": "🔗 Story mention",
 }  # fmt: skip
-_ASKED = {
-    "input_csat": "asks for a rating", "input_email": "asks for an e-mail address", "input_select": "asks to choose",
-    "form": "sends a form", "cards": "sends cards", "article": "sends articles",
-}  # fmt: skip
+_TEMPLATES = {
+    "input_csat": "Chatwoot asks for a rating",
+    "input_email": "Chatwoot asks for an e-mail address",
+}
 
 
 def word(event: Event, decision: Decision) -> Content:
@@ -132,14 +132,8 @@ def _body(event: Event) -> str:
 def duration(seconds: float) -> str:
     """``45 s``, ``12 min``, ``3 h 5 min``, ``2 d 4 h``."""
     whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if hours < 1:
-        return f"{minutes} min"
-    if days < 1:
-        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
-    return f"{days} d {hours % 24} h" if hours % 24 else f"{days} d"
+    parts = ((whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"))
+    return " ".join([f"{count} {unit}" for count, unit in parts if count][:2]) or f"{whole} s"
 
 
 def _plain(name: str) -> str:
@@ -191,7 +185,6 @@ def _headline(event: Event, what: What, message: Message, body: str, after: str)
         by_name = (headline for prefix, headline in _OTHERS.items() if event.name.startswith(prefix))
         template = _HEADLINES.get(what) or next(by_name, _GENERAL)
     until, whose = _until(event.snoozed_until), _name(event.contact or message.sender)
-    asks = _ASKED.get(message.asks, "")
     ours = message.sender is not None and message.sender.role is Role.PERSON
     head = template.format(
         customer=_name(event.contact, "Customer"),
@@ -205,15 +198,13 @@ def _headline(event: Event, what: What, message: Message, body: str, after: str)
         of_five=f" {message.rating} of 5" if message.rating else "",
         mentioned=", ".join(message.mentions),
         team=event.team or "?",
-        source=message.automatic.capitalize() or (f"Chatwoot {asks}" if asks else "Automatic message"),
+        source=message.automatic.capitalize() or _TEMPLATES.get(message.content_type, "Automatic message"),
         status=event.status,
         changed="deleted" if message.deleted else "changed",
         rule=_plain(event.name.removeprefix("automation_event.")),
         event=_plain(event.name),
         Event=_plain(event.name).capitalize(),
     )
-    if what is What.BOT_WROTE and message.asks == "cards":
-        body = asks  # the text is "cards"
     if what is What.NOISE and event.name == "conversation_updated":
         body = _changed(event)
     quoted = {

@@ -16,12 +16,9 @@ def notify(*lines: str, environ: Mapping[str, str] = os.environ) -> None:
     if not address.startswith(("/", "@")):
         return
     text = "\n".join(line.replace("\n", " ") for line in lines)
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
-    ):
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.setblocking(False)
-        channel.sendto(text.encode(errors="replace"), b"\0" + address[1:].encode() if address[0] == "@" else address)
+        channel.sendto(text.encode(errors="replace"), os.fsencode(address.replace("@", "\0", address[0] == "@")))
 
 
 def watchdog_interval(*, environ: Mapping[str, str] = os.environ, pid: int | None = None) -> float | None:

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
-from .events import Decision, Event, Ignored, Memory, Message, Role, What
+from .events import Decision, Event, Ignored, Memory, Message, Role, What, message_key
 
 LATER = 60.0  # seconds; a status event so much later than the opening is no copy of it: what closed it was lost
 MAX_SAID = 500  # code points of the customer's last message that are remembered
@@ -71,13 +71,16 @@ def decide(
     happenings = _happenings(event, known)
     verdicts = ((what, _verdict(what, event, events)) for what in happenings)
     what, silent = next((told for told in verdicts if told[1] is not None), (None, None))
-    learnt = _learn(event, memory, what)
+    learnt = _learn(event, memory, what, answers=What.ANSWERED in happenings)
     if what is None:
         return Decision(ignored=_reason(happenings[0], events), memory=learnt)
     waited = -1.0
     if what is What.ANSWERED:
         waited = ((event.message and event.message.at) or event.updated_at or now) - known.opened_at
-    keys = (event.key, event.last_key if what is What.CREATED and _customers(event.last) else None)
+    keys = (
+        event.key,
+        message_key(event.account_id, event.last) if what is What.CREATED and _customers(event.last) else None,
+    )
     return Decision(
         what=what,
         silent=silent is _SILENT,
@@ -162,10 +165,8 @@ def _happenings(event: Event, known: Memory) -> list[What]:
         return [What.NOISE]
     if event.simple or event.name not in _REMEMBERED:
         return [What.OTHER]
-    if event.name == "message_created":
+    if event.name.startswith("message_"):
         return _of_message(event, known)
-    if event.name == "message_updated":
-        return [_of_answer(event.message or Message())]
     return _of_changes(event, known) if event.name == _UPDATED else [_of_status(event, known)]
 
 
@@ -181,6 +182,15 @@ def _of_status(event: Event, known: Memory) -> What:
 
 def _of_message(event: Event, known: Memory) -> list[What]:
     message = event.message or Message()
+    if event.name == "message_updated":
+        gave = {
+            What.NOISE: message.deleted,
+            What.SEND_FAILED: message.error,
+            What.RATED: message.rating or message.feedback,
+            What.EMAIL_LEFT: message.left_email,
+            What.CHOSE: message.answers,
+        }
+        return [next((what for what, given in gave.items() if given), What.NOISE)]
     if _customers(message):
         return [What.WROTE_TO_BOT if (event.status or known.status) == "pending" else What.CUSTOMER_WROTE]
     if message.private:
@@ -190,29 +200,10 @@ def _of_message(event: Event, known: Memory) -> list[What]:
     if message.error:
         return [What.SEND_FAILED]
     if _replied(message):
-        return [What.ANSWERED if _answers(event, known) else What.AGENT_WROTE]
+        before = 0 < message.id < known.asked and 0 < message.at < known.opened_at  # not what the alert showed
+        first = known.opened_at > 0 and not known.answered and not before
+        return [What.ANSWERED if first else What.AGENT_WROTE]
     return [What.AUTOMATIC if message.automatic or message.sender is None else What.BOT_WROTE]
-
-
-def _answers(event: Event, known: Memory) -> bool:
-    """Whether this is the first answer to what the alert showed; a reply from before that is none."""
-    message = event.message
-    if event.name != "message_created" or message is None or not _replied(message):
-        return False
-    before = 0 < message.id < known.asked and 0 < message.at < known.opened_at
-    return known.opened_at > 0 and not known.answered and not before
-
-
-def _of_answer(message: Message) -> What:
-    if message.deleted:
-        return What.NOISE
-    if message.error:
-        return What.SEND_FAILED
-    if message.rating or message.feedback:
-        return What.RATED
-    if message.left_email:
-        return What.EMAIL_LEFT
-    return What.CHOSE if message.answers else What.NOISE
 
 
 def _of_changes(event: Event, known: Memory) -> list[What]:
@@ -243,8 +234,8 @@ def _of_changes(event: Event, known: Memory) -> list[What]:
 
 
 def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
-    said, said_key = _said(event, known)
-    keys = tuple(dict.fromkeys(key for key in (event.key, said_key) if key))
+    said = _said(event, known)
+    keys = tuple(dict.fromkeys(key for key in (event.key, message_key(event.account_id, said)) if key))
     if event.conversation_id is None:
         return Decision(what=what, said=said, wrote=said is not None, keys=keys)
     holder = known.assignee if _older(event, known) else _holder(event, known)
@@ -260,7 +251,6 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
         answered=answered,
         asked=said.id if said else 0,
         said=_remembered(said),
-        said_key=said_key,
         newest=_newest(event, known),
         updated_at=max(known.updated_at, event.updated_at),
     )
@@ -268,7 +258,7 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
     return Decision(what=what, memory=memory, opens=True, said=said, wrote=wrote, keys=keys)
 
 
-def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | None:
+def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: bool) -> Memory | None:
     """What is known after an event that opens nothing; None when it is what was known before."""
     if event.conversation_id is None or event.simple or event.name not in _REMEMBERED:
         return None
@@ -283,13 +273,12 @@ def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | N
     if not older:
         holder = _holder(event, known)
     shifted = told in (What.TAKEN, What.REASSIGNED, What.UNASSIGNED)
-    answers, newest, closed_message = _answers(event, known), _newest(event, known), known.closed_message
+    newest, closed_message = _newest(event, known), known.closed_message
     waiting = known.waiting and status == "open" and not answers and holder in (0, known.assignee)
     if answers and event.message:
         closed_message = event.message.id  # not the newest: the payload may show what the customer wrote after it
     elif known.waiting and not waiting:
         closed_message = newest
-    said, said_key = _said(event, known)
     learnt = attrs.evolve(
         known,
         status=status,
@@ -299,8 +288,7 @@ def _learn(event: Event, memory: Memory | None, told: What | None) -> Memory | N
         waiting=waiting,
         answered=known.answered or answers,
         closed_message=closed_message,
-        said=_remembered(said),
-        said_key=said_key,
+        said=_remembered(_said(event, known)),
     )
     if learnt == known and memory is not None and not says_status:
         return None  # newer, but with nothing new in it: not worth a write
@@ -311,15 +299,12 @@ def _newest(event: Event, known: Memory) -> int:
     return max(known.newest, event.message.id if event.message else 0, event.last.id if event.last else 0)
 
 
-def _said(event: Event, known: Memory) -> tuple[Message | None, str | None]:
-    """The customer's newest words, as the event shows or we remember them, and their key."""
-    written = event.message if event.name == "message_created" else None
-    for message, key in ((written, event.key), (event.last, event.last_key)):
-        if message is not None and _customers(message):
-            if known.said is None or not message.id or message.id > known.said.id:
-                return message, key
-            break
-    return known.said, known.said_key
+def _said(event: Event, known: Memory) -> Message | None:
+    """The customer's newest words, as the event shows or we remember them."""
+    written = event.message if event.name == "message_created" and _customers(event.message) else event.last
+    if written is None or not _customers(written) or (known.said and 0 < written.id <= known.said.id):
+        return known.said
+    return written
 
 
 def _remembered(message: Message | None) -> Message | None:

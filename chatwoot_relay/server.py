@@ -252,7 +252,7 @@ def _open(outbox: Outbox) -> None:
 
 def _is_public(sock: socket.socket) -> bool:
     """Whether other machines may reach it."""
-    return sock.family != socket.AF_UNIX and not is_loopback(sock.getsockname()[0])
+    return sock.family != socket.AF_UNIX and not is_loopback(str(sock.getsockname()[0]))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -48,75 +48,54 @@ def required(parse: Callable[[str], Any], unset: object, meaning: str) -> Any:
 class Settings:
     """Everything that can be set. Each attribute is the variable of the same name in capitals."""
 
+    # fmt: off
     telegram_bot_token: Secret = required(kinds.bot_token, Secret(""), "the bot's token, from @BotFather")
-    telegram_chat_id: int | str = required(
-        kinds.chat_id, 0, "the chat's numeric id (`chatwoot-relay chats` lists them) or `@channel`"
-    )
+    telegram_chat_id: int | str = required(kinds.chat_id, 0,
+        "the chat's numeric id (`chatwoot-relay chats` lists them) or `@channel`")
     telegram_thread_id: int | None = setting(kinds.whole(1, 2**63 - 1), None, "topic of a forum group")
-    telegram_api_url: str = setting(
-        kinds.url, "https://api.telegram.org", "Bot API server; a local one of your own, for example"
-    )
-    chatwoot_url: str | None = setting(
-        kinds.url, None, "base of the dashboard, for links: `https://app.chatwoot.com` for example"
-    )
-    chatwoot_account_id: int | None = setting(
-        kinds.whole(1, 2**63 - 1), None, "for payloads that carry no account (Chatwoot before 4.14.2)"
-    )
-    chatwoot_webhook_secret: tuple[Secret, ...] = setting(
-        kinds.secrets, "", "signing secret of Chatwoot's webhook; several are separated by commas"
-    )
+    telegram_api_url: str = setting(kinds.url, "https://api.telegram.org",
+        "Bot API server; a local one of your own, for example")
+    chatwoot_url: str | None = setting(kinds.url, None,
+        "base of the dashboard, for links: `https://app.chatwoot.com` for example")
+    chatwoot_account_id: int | None = setting(kinds.whole(1, 2**63 - 1), None,
+        "for payloads that carry no account (Chatwoot before 4.14.2)")
+    chatwoot_webhook_secret: tuple[Secret, ...] = setting(kinds.secrets, "",
+        "signing secret of Chatwoot's webhook; several are separated by commas")
     relay_token: Secret | None = setting(Secret, None, "shared secret of those who post alerts")
-    relay_host: str = setting(
-        kinds.host, "127.0.0.1", "where to listen; beyond loopback it refuses to start without `RELAY_TOKEN`"
-    )
+    relay_host: str = setting(kinds.host, "127.0.0.1",
+        "where to listen; beyond loopback it refuses to start without `RELAY_TOKEN`")
     relay_port: int = setting(kinds.whole(0, 65535), "8080", "port to listen on; 0 takes any free one")
-    relay_allow_anonymous: bool = setting(
-        kinds.yes_no, "no", "`yes` listens beyond loopback even without `RELAY_TOKEN`"
-    )
-    relay_database: Path = setting(
-        Path, "outbox.db", "the outbox", shown="`$STATE_DIRECTORY/outbox.db`, else `./outbox.db`"
-    )
-    relay_reply_timeout: float = setting(
-        kinds.duration(0, 4),
-        "3",
-        "how long a request waits for Telegram before it is answered 202; at most 4 s, for Chatwoot gives up at 5",
-    )
-    relay_rate_limit: Rate | None = setting(
-        kinds.rate, "100/minute", "alerts from one client: `N/second`, `/minute`, `/hour`, or `off`"
-    )
-    relay_trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(
-        kinds.networks, "127.0.0.1,::1", "addresses or networks whose `X-Forwarded-For` is believed; `off` for none"
-    )
-    relay_events: frozenset[str] = setting(
-        kinds.events, "useful", "Chatwoot events to forward: `useful`, `all`, `handoff`, or names separated by commas"
-    )
-    relay_pacing: bool = setting(
-        kinds.pacing,
-        "telegram",
-        "keep under Telegram's limits; `off` for a Bot API server of your own and for benchmarks",
-    )
-    relay_max_age: float = setting(
-        kinds.duration(1), "72h", "what could not be told in so much time, holds not counted, becomes a dead letter"
-    )
-    relay_retention: float = setting(
-        kinds.duration(1),
-        "7d",
-        "how long delivered alerts are kept (repeats, duplicates, threads); dead letters 90 days",
-    )
-    relay_log_level: str = setting(
-        kinds.one_of("debug", "info", "warning", "error"), "info", "`debug`, `info`, `warning` or `error`"
-    )
-    relay_log_format: str = setting(
-        kinds.one_of("auto", "json", "console"), "auto", "`json`, `console`, or `auto`: JSON when not on a terminal"
-    )
+    relay_allow_anonymous: bool = setting(kinds.yes_no, "no",
+        "`yes` listens beyond loopback even without `RELAY_TOKEN`")
+    relay_database: Path = setting(Path, "outbox.db",
+        "the outbox", shown="`$STATE_DIRECTORY/outbox.db`, else `./outbox.db`")
+    relay_reply_timeout: float = setting(kinds.duration(0, 4), "3",
+        "how long a request waits for Telegram before it is answered 202; at most 4 s, for Chatwoot gives up at 5")
+    relay_rate_limit: Rate | None = setting(kinds.rate, "100/minute",
+        "alerts from one client: `N/second`, `/minute`, `/hour`, or `off`")
+    relay_trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(kinds.networks, "127.0.0.1,::1",
+        "addresses or networks whose `X-Forwarded-For` is believed; `off` for none")
+    relay_events: frozenset[str] = setting(kinds.events, "useful",
+        "Chatwoot events to forward: `useful`, `all`, `handoff`, or names separated by commas")
+    relay_pacing: bool = setting(kinds.pacing, "telegram",
+        "keep under Telegram's limits; `off` for a Bot API server of your own and for benchmarks")
+    relay_max_age: float = setting(kinds.duration(1), "72h",
+        "what could not be told in so much time, holds not counted, becomes a dead letter")
+    relay_retention: float = setting(kinds.duration(1), "7d",
+        "how long delivered alerts are kept (repeats, duplicates, threads); dead letters 90 days")
+    relay_log_level: str = setting(kinds.one_of("debug", "info", "warning", "error"), "info",
+        "`debug`, `info`, `warning` or `error`")
+    relay_log_format: str = setting(kinds.one_of("auto", "json", "console"), "auto",
+        "`json`, `console`, or `auto`: JSON when not on a terminal")
     relay_docs: bool = setting(kinds.yes_no, "on", "`/docs`, `/redoc` and `/openapi.json`")
-    relay_docs_assets: str = setting(
-        kinds.url, "https://cdn.jsdelivr.net/npm", "base URL of Swagger UI's and Redoc's files, for a copy of your own"
-    )
+    relay_docs_assets: str = setting(kinds.url, "https://cdn.jsdelivr.net/npm",
+        "base URL of Swagger UI's and Redoc's files, for a copy of your own")
+    # fmt: on
 
 
 FIELDS: tuple[attrs.Attribute[Any], ...] = attrs.fields(Settings)
 NAMES = tuple(field.name.upper() for field in FIELDS)
+ROWS = [(field.name.upper(), field.metadata["default"], field.metadata["meaning"]) for field in FIELDS]
 
 
 # --- Loading ---
@@ -245,38 +224,10 @@ def unknown(environ: Mapping[str, str], *, directory: Path) -> list[str]:
     return told
 
 
-# --- The same declaration, written out ---
-
-
-def rows() -> Iterator[tuple[str, str, str]]:
-    """Name, default and meaning of every setting, in Markdown."""
-    for name, field in zip(NAMES, FIELDS, strict=True):
-        yield name, field.metadata["default"], field.metadata["meaning"]
-
-
-def table() -> str:
-    """A Markdown table of all settings."""
-    lines = ["| name | default | meaning |", "|---|---|---|"]
-    for name, default, meaning in rows():
-        shown = default if default == "required" or "`" in default else f"`{default}`" if default else "–"
-        lines.append(f"| `{name}` | {shown} | {meaning} |")
-    return "\n".join(lines) + "\n"
-
-
-def env_example() -> str:
-    """An ``.env`` to copy: every setting with its meaning; those that are not required stay commented out."""
-    blocks = []
-    for name, default, meaning in rows():
-        line = f"{name}=" if default == "required" else f"#{name}={'' if '`' in default else default}"
-        told = textwrap.wrap(meaning.replace("`", ""), 100, initial_indent="# ", subsequent_indent="# ")
-        blocks.append("\n".join([*told, line]))
-    return "\n\n".join(blocks) + "\n"
-
-
 def help_text() -> str:
     """All settings for a terminal of 80 columns."""
     lines = []
-    for name, default, meaning in rows():
+    for name, default, meaning in ROWS:
         lines.append(f"{name}  [{default}]" if default else name)
         lines += textwrap.wrap(meaning, 78, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines).replace("`", "") + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import enum
 import hashlib
 import hmac
@@ -64,32 +65,24 @@ def verify(
     return Verdict.VALID if abs(now - int(timestamps[0])) <= TOLERANCE else Verdict.STALE
 
 
-def token_matches(presented: Sequence[str], secret: bytes) -> bool:
+def token_matches(presented: Sequence[bytes], secret: bytes) -> bool:
     """Whether any of the *presented* tokens is the secret."""
-    found = False
-    for token in presented:
-        found |= hmac.compare_digest(_bytes(token), secret)
-    return found
+    return any(hmac.compare_digest(token, secret) for token in presented)
 
 
-def tokens(*, authorization: Sequence[str], query: str) -> tuple[str, ...]:
+def tokens(*, authorization: Sequence[str], query: str) -> tuple[bytes, ...]:
     """The tokens a request presents: ``Bearer``, the password of ``Basic``, and ``?token=`` of the raw query string."""
     found = []
     if len(authorization) == 1:
         scheme, _, value = authorization[0].strip().partition(" ")
+        credentials = _bytes(value.strip())
         if scheme.lower() == "bearer":
-            found.append(value.strip())
+            found.append(credentials)
         elif scheme.lower() == "basic":
-            try:
-                pair = base64.b64decode(_bytes(value.strip()), validate=True)
-            except binascii.Error:
-                pair = b""
-            _, colon, password = pair.partition(b":")
-            if colon:
-                found.append(password.decode("utf-8", "surrogateescape"))
+            with contextlib.suppress(binascii.Error):
+                found.append(base64.b64decode(credentials, validate=True).partition(b":")[2])
     for part in query.split("&"):
-        name, equals, value = part.partition("=")
-        if equals and name == "token":
-            raw = unquote_to_bytes(_bytes(value.replace("+", " ")))
-            found.append(raw.decode("utf-8", "surrogateescape"))
-    return tuple(token for token in found if token)
+        name, _, value = part.partition("=")
+        if name == "token":
+            found.append(unquote_to_bytes(_bytes(value.replace("+", " "))))
+    return tuple(filter(None, found))

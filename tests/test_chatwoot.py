@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatwoot_relay import chatwoot
-from chatwoot_relay.events import Attachment, Memory, Person, Role
+from chatwoot_relay.events import Attachment, Memory, Person, Role, message_key
 from chatwoot_relay.models import Alert, Notice
 from chatwoot_relay.render import render
 
@@ -140,7 +140,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
     return body
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     bodies=st.lists(mutated(), min_size=1, max_size=3),
     mode=st.sampled_from(["useful", "handoff", "all", "message_created"]),
@@ -177,7 +177,7 @@ MEMBERS = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     name=st.text()
     | st.sampled_from(
@@ -364,7 +364,8 @@ def test_the_same_message_has_the_same_key_whatever_brings_it() -> None:
     """A job that ran again sends it under a new delivery id; an alert may have shown it before."""
     body = document("message_created--incoming-text")
     assert read(body).key == "message:3:88100"
-    assert read(document("conversation_created--webwidget")).last_key == "message:3:88100"
+    created = read(document("conversation_created--webwidget"))
+    assert message_key(3, created.last) == "message:3:88100"
     body["conversation"]["status"] = "resolved"
     assert read(body).key == "message:3:88100"
     assert read(body | {"id": None}).key is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import click
@@ -27,14 +28,41 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def table() -> str:
+    """A Markdown table of all settings."""
+    told = "| name | default | meaning |\n|---|---|---|\n"
+    for name, default, meaning in settings.ROWS:
+        shown = default if default == "required" or "`" in default else f"`{default}`" if default else "–"
+        told += f"| `{name}` | {shown} | {meaning} |\n"
+    return told
+
+
+def env_example() -> str:
+    """An ``.env`` to copy: every setting with its meaning; those that are not required stay commented out."""
+    told = []
+    for name, default, meaning in settings.ROWS:
+        told += textwrap.wrap(meaning.replace("`", ""), 100, initial_indent="# ", subsequent_indent="# ")
+        told += [f"{name}=\n" if default == "required" else f"#{name}={'' if '`' in default else default}\n"]
+    return "\n".join(told)
+
+
 def test_the_readme_lists_every_setting_as_it_is() -> None:
     """The table is made from the declaration; by hand it would be wrong within a month."""
-    assert README.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0] == settings.table()
+    assert README.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0] == table()
 
 
 def test_the_example_of_an_env_file_is_as_it_is() -> None:
     """People copy it."""
-    assert (HOME / ".env.example").read_text() == settings.env_example()
+    assert (HOME / ".env.example").read_text() == env_example()
+
+
+def test_the_example_of_an_env_file_loads_once_its_gaps_are_filled(tmp_path: Path) -> None:
+    """It is copied, filled in and must work; uncommenting a default changes nothing."""
+    filled = env_example().replace("BOT_TOKEN=\n", "BOT_TOKEN=123:abc\n").replace("CHAT_ID=\n", "CHAT_ID=-1001\n")
+    (tmp_path / ".env").write_text(filled)
+    plain = settings.load({}, directory=tmp_path)
+    (tmp_path / ".env").write_text(re.sub(r"^#(?=[A-Z_]+=)", "", filled, flags=re.MULTILINE))
+    assert settings.load({}, directory=tmp_path) == plain
 
 
 @pytest.mark.parametrize("page", TEXTS)

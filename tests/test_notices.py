@@ -249,12 +249,6 @@ def test_automation_of_a_message_tells_the_message() -> None:
     assert tell(body, mode="useful").message == "Actually one more question"
 
 
-def test_a_bot_that_sends_cards_says_so() -> None:
-    """Their content is "cards"."""
-    body = document("message_created--outgoing-bot-input-select") | {"content_type": "cards", "content": "cards"}
-    assert headline(body) == "🤖 Helper Bot → Karl Müller: sends cards"
-
-
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [

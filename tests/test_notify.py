@@ -26,7 +26,7 @@ def test_systemd_hears_what_we_say(tmp_path: Path, abstract: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", [None, "", "vsock:2:1", "/nonexistent/notify", "@nobody-listens-here", "/" + "x" * 200]
+    "address", [None, "", "vsock:2:1", "/nonexistent/notify", "@nobody-listens-here", "@\udcff", "/" + "x" * 200]
 )
 def test_a_missing_or_deaf_listener_stops_nothing(address: str | None) -> None:
     """Started by hand there is none; a closed one is no reason to stop telling alerts."""

@@ -698,7 +698,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(first=st.sampled_from(["open", "pending"]), steps=STEPS, data=st.data())
 def test_each_episode_makes_one_alert_however_its_events_are_shuffled_and_repeated(
     first: str, steps: list[str], data: st.DataObject
@@ -720,7 +720,7 @@ def test_each_episode_makes_one_alert_however_its_events_are_shuffled_and_repeat
         batch = play(room, model, what) if what else []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(first=st.sampled_from(["open", "pending"]), steps=STEPS, data=st.data())
 def test_no_order_of_all_events_loses_every_alert(first: str, steps: list[str], data: st.DataObject) -> None:
     """Whatever comes when: where somebody waited, somebody hears of it."""

@@ -199,15 +199,3 @@ async def test_what_keeps_it_from_starting_is_told_with_what_to_do(
     relay = await home.relay(start=False, **environ)
     ended, told = await relay.run("serve")
     assert (ended, reason in told, todo in told) == (code, True, True), told
-
-
-async def test_what_another_holds_is_named_and_worth_another_try(home: House, tmp_path: Path) -> None:
-    """A port or an outbox may be free again in a moment: exit code 75."""
-    first = await home.relay(RELAY_DATABASE=str(tmp_path / "outbox.db"))
-    assert first.process is not None
-    second = await home.relay(start=False, RELAY_PORT=str(first.port))
-    code, told = await second.run("serve")
-    assert (code, f"(process {first.process.pid}); stop that program or set RELAY_PORT" in told) == (75, True), told
-    third = await home.relay(start=False, RELAY_DATABASE=str(tmp_path / "outbox.db"))
-    code, told = await third.run("serve")
-    assert (code, f"in use by process {first.process.pid}" in told) == (75, True), told
