@@ -43,15 +43,6 @@ class Message:
     at: float  # wall clock
 
 
-@attrs.frozen(kw_only=True)
-class Call:
-    """A request that was read whole."""
-
-    method: str
-    payload: Payload
-    at: float  # monotonic
-
-
 class Complaint(Exception):
     """What Telegram says to a call that it refuses."""
 
@@ -69,24 +60,12 @@ class FakeTelegram:
 
     token: str = TOKEN
     messages: deque[Message] = attrs.field(factory=lambda: deque(maxlen=KEPT))
-    calls: deque[Call] = attrs.field(factory=lambda: deque(maxlen=100 * KEPT))
-    version: int = 0  # grows with every call read and done
+    version: int = 0  # grows with every call done
     _last_id: int = 0
     _changed: asyncio.Event = attrs.field(factory=asyncio.Event)
 
-    @property
-    def told(self) -> list[str]:
-        """The texts in the chats, oldest first."""
-        return [message.text for message in self.messages]
-
-    async def until(self, condition: Callable[[], bool], *, seconds: float = 10) -> None:
-        """Wait until *condition* holds; it is looked at after every call. TimeoutError if it does not in time."""
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await self.change()
-
     async def change(self) -> None:
-        """Wait for the next call to be done."""
+        """Wait for the next call to be done, or a touch."""
         await self._changed.wait()
 
     @property
@@ -117,10 +96,7 @@ class FakeTelegram:
         """What is asked, as Telegram reads it: a null is the word "null"."""
         raw = await request.read()
         given = json.loads(raw) if raw else dict(request.query)
-        payload = {name: "null" if value is None else value for name, value in given.items()}
-        self.calls.append(Call(method=request.match_info["method"], payload=payload, at=time.monotonic()))
-        self.touch()
-        return payload
+        return {name: "null" if value is None else value for name, value in given.items()}
 
     def touch(self) -> None:
         """Have everybody who waits for a change look again."""

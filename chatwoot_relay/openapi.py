@@ -4,121 +4,111 @@ from __future__ import annotations
 
 import functools
 import http
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import attrs
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
 
 from . import __version__
 from .models import MAX_ID, Alert
 
 TAG = "Chatwoot Integration"
-YES = Meta(extra_json_schema={"const": True})
-NO = Meta(extra_json_schema={"const": False})
 Json = dict[str, Any]
 
 
-@attrs.frozen(kw_only=True)
-class AlertAnswer:
-    """The alert is told, or safely on disk."""
-
-    success: Annotated[bool, YES]
-    message: Literal["Alert forwarded to Telegram", "Alert queued for Telegram"]
-    telegram_message_id: Annotated[int | None, Meta(description="null until Telegram has confirmed it")]
-    conversation_id: Annotated[int, Meta(ge=1, le=MAX_ID)]
-
-
-@attrs.frozen(kw_only=True)
-class WebhookAnswer:
-    """The event is told, safely on disk, or nothing that a person needs to hear."""
-
-    success: Annotated[bool, YES]
-    message: Annotated[str, Meta(pattern=r"^Webhook (forwarded to Telegram|queued for Telegram|ignored: \S.*)$")]
-    event: Annotated[str, Meta(description="as it was sent")]
-
-
-@attrs.frozen(kw_only=True)
-class TestAnswer:
-    """The test alert stands in the chat."""
-
-    success: Annotated[bool, YES]
-    message: Literal["Test alert sent to Telegram"]
-    telegram_message_id: int | None
-
-
-@attrs.frozen(kw_only=True)
-class Health:
-    """Whether it accepts, and whether Telegram takes it."""
-
-    status: Literal["healthy", "degraded", "failing"]
-    service: Literal["chatwoot-integration"]
-    timestamp: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-    detail: str | UnsetType = UNSET
-
-
-@attrs.frozen(kw_only=True)
-class FieldError:
-    """One thing wrong with a body."""
-
-    path: Annotated[str, Meta(examples=["$.conversation_id"])]
-    message: str
-
-
-@attrs.frozen(kw_only=True)
-class Problem:
-    """What went wrong (RFC 9457); `success` and `message` are for those who know the older shape."""
-
-    type: str
-    title: str
-    status: Annotated[int, Meta(ge=400, le=599)]
-    detail: str
-    success: Annotated[bool, NO]
-    message: str
-    errors: Annotated[list[FieldError] | UnsetType, Meta(description="every error of the body at once")] = UNSET
-    delivery_id: Annotated[str | UnsetType, Meta(description="the dead letter")] = UNSET
-
-
-@attrs.frozen(kw_only=True)
-class Answer:
-    """One answer of a route."""
-
-    status: int
-    meaning: str
-    shape: str = "Problem"
-    examples: dict[str, Json] = attrs.field(factory=dict)
-    headers: tuple[str, ...] = ()
-
-
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Route:
-    """One route. *name* is its handler's and the document's operation id."""
+    """One route. *name* is its handler's, *operation* what OpenAPI tells of it."""
 
     method: str
     path: str
     name: str
-    summary: str
-    description: str = ""
-    answers: tuple[Answer, ...]
-    takes: tuple[str, ...] = ()  # the shapes of its body
-    examples: dict[str, Json] = attrs.field(factory=dict)  # of its body
-    parameters: tuple[str, ...] = ()
-    credentials: tuple[str, ...] = ()
+    operation: Json
 
+
+# --- Shapes ---
+
+
+def _shape(told: str, *optional: str, **properties: Json) -> Json:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "description": told, "properties": properties, "required": required}
+
+
+def _alert() -> Json:
+    """What the door takes as an alert: the members of Alert that have an example; the others are ours."""
+    _, schemas = msgspec.json.schema_components((Alert,))
+    alert: Json = schemas["Alert"]
+    public = {name: told for name, told in alert["properties"].items() if "examples" in told}
+    digits = {"type": "string", "pattern": "^[1-9][0-9]{0,18}$", "description": "its digits"}
+    told = {name: public["conversation_id"][name] for name in ("description", "examples")}
+    public["conversation_id"] = {**told, "anyOf": [NUMBER, digits]}
+    return {**alert, "description": alert["description"].partition("\n")[0], "properties": public}
+
+
+TEXT: Json = {"type": "string"}
+YES, NO = ({"type": "boolean", "const": value} for value in (True, False))
+MESSAGE_ID = {"type": ["integer", "null"], "description": "null where Telegram has not confirmed it"}
+COMPLAINT = _shape("One thing wrong with a body.", path={**TEXT, "examples": ["$.conversation_id"]}, message=TEXT)
+NUMBER = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
+SHAPES: dict[str, Json] = {
+    "Alert": _alert(),
+    "AlertAnswer": _shape(
+        "The alert is told, or safely on disk.",
+        success=YES,
+        message={"enum": ["Alert forwarded to Telegram", "Alert queued for Telegram"]},
+        telegram_message_id=MESSAGE_ID,
+        conversation_id=NUMBER,
+    ),
+    "Event": _shape(
+        "An event as Chatwoot sends it, or the simple shape of the example; told as far as understood.",
+        event={**TEXT, "examples": ["message_created"]},
+    ),
+    "Health": _shape(
+        "Whether it accepts, and whether Telegram takes it.",
+        "detail",
+        status={"enum": ["healthy", "degraded", "failing"]},
+        service={"const": "chatwoot-integration"},
+        timestamp={**TEXT, "format": "date-time"},
+        detail=TEXT,
+    ),
+    "Problem": _shape(
+        "What went wrong (RFC 9457); `success` and `message` are for those who know the older shape.",
+        "errors",
+        "delivery_id",
+        type=TEXT,
+        title=TEXT,
+        status={"type": "integer", "minimum": 400, "maximum": 599},
+        detail=TEXT,
+        success=NO,
+        message=TEXT,
+        errors={"type": "array", "items": COMPLAINT, "description": "every error of the body at once"},
+        delivery_id={**TEXT, "description": "the dead letter"},
+    ),
+    "TestAnswer": _shape(
+        "The test alert stands in the chat.",
+        success=YES,
+        message={"const": "Test alert sent to Telegram"},
+        telegram_message_id=MESSAGE_ID,
+    ),
+    "WebhookAnswer": _shape(
+        "The event is told, safely on disk, or nothing that a person needs to hear.",
+        success=YES,
+        message={**TEXT, "pattern": r"^Webhook (forwarded to Telegram|queued for Telegram|ignored: \S.*)$"},
+        event={**TEXT, "description": "as it was sent"},
+    ),
+}
+HEADERS: dict[str, tuple[str, str]] = {
+    "X-Request-ID": ("string", "This request's name in the relay's log."),
+    "X-Delivery-ID": ("string", "The delivery's name in the outbox; absent where nothing is owed."),
+    "Retry-After": ("integer", "Seconds."),
+    "RateLimit": ("string", "What is left of the limit, and in how many seconds it is whole again."),
+    "RateLimit-Policy": ("string", "The limit and its window in seconds."),
+    "WWW-Authenticate": ("string", "How to present the token."),
+}
 
 # --- Examples and answers ---
 
-ALERT: Json = {
-    "severity": "high",
-    "reason": "NEGATIVE_SENTIMENT",
-    "conversation_id": 12345,
-    "customer_name": "John Doe",
-    "customer_email": "john@example.com",
-    "message": "THIS IS RIDICULOUS!!! WHERE IS MY PAYMENT???",
-    "timestamp": "2025-01-19T18:30:00Z",
-    "chatwoot_url": "https://app.chatwoot.com/app/accounts/1/conversations/12345",
-    "additional_info": {"user_id": "user_123", "order_id": "order_456"},
-}
+ALERT: Json = {name: told["examples"][0] for name, told in SHAPES["Alert"]["properties"].items()}
 EVENT = {
     "event": "message_created",
     "conversation": {"id": 12345, "status": "open"},
@@ -137,19 +127,30 @@ DEGRADED = {**HEALTHY, "status": "degraded", "detail": "Telegram holds the chat 
 FAILING = {**HEALTHY, "status": "failing", "detail": "The outbox cannot be written: the disk is full."}
 
 
-def _good(status: int, meaning: str, shape: str, *headers: str, **examples: Json) -> Answer:
-    return Answer(status=status, meaning=meaning, shape=shape, examples=examples, headers=headers)
+def _content(kind: str, names: str, examples: Json) -> Json:
+    references = [{"$ref": f"#/components/schemas/{name}"} for name in names.split()]
+    schema = references[0] if len(references) == 1 else {"anyOf": references}
+    return {kind: {"schema": schema, "examples": {name: {"value": value} for name, value in examples.items()}}}
 
 
-def _bad(status: int, meaning: str, detail: str, *headers: str, **more: Any) -> Answer:
-    title = http.HTTPStatus(status).phrase
-    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "success": False}
-    examples = {"problem": {**problem, "message": detail, **more}}
-    return Answer(status=status, meaning=meaning, examples=examples, headers=headers)
+def _answer(status: int, meaning: str, content: Json, *headers: str) -> Json:
+    told = {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", *headers)}
+    return {str(status): {"description": meaning, "headers": told, "content": content}}
+
+
+def _good(status: int, meaning: str, names: str, *headers: str, **examples: Json) -> Json:
+    return _answer(status, meaning, _content("application/json", names, examples), *headers)
+
+
+def _bad(status: int, meaning: str, detail: str, *headers: str, **more: Any) -> Json:
+    problem = {"type": "about:blank", "title": http.HTTPStatus(status).phrase, "status": status, "detail": detail}
+    example = {**problem, "success": False, "message": detail, **more}
+    return _answer(status, meaning, _content("application/problem+json", "Problem", {"problem": example}), *headers)
 
 
 MISSHAPEN = [{"path": "$.conversation_id", "message": "Expected `int` >= 1"}]
-LIMIT = ("Retry-After", "RateLimit", "RateLimit-Policy")
+LIMITS = ("RateLimit", "RateLimit-Policy")
+TAKEN = ("X-Delivery-ID", *LIMITS)
 DEAD = "3f9c0a6b7d21e854"
 ON_DISK = "On disk; Telegram has not confirmed it yet."
 _400 = _bad(400, "Not JSON, not UTF-8, or nested absurdly.", "The body is not JSON.")
@@ -159,94 +160,22 @@ _409 = _bad(409, "The Idempotency-Key was used before with another body.", "This
 _413 = _bad(413, "Larger than is read: 1 MiB, for an event 10 MiB.", "The body is larger than 1 MiB.")
 _415 = _bad(415, "Another Content-Type than JSON, or any Content-Encoding.", "The body must be application/json.")
 _422 = _bad(422, "The shape is wrong; every error at once.", "The alert has the wrong shape.", errors=MISSHAPEN)
-_429 = _bad(429, "Over the rate limit.", "More than 100 requests in a minute.", *LIMIT)
+_429 = _bad(429, "Over the rate limit.", "More than 100 requests in a minute.", "Retry-After", *LIMITS)
 _500 = _bad(500, "A mistake of the relay's; its log has the request id.", "Something went wrong here.")
-_502 = _bad(502, "Telegram refused it for good; it is a dead letter.", "Telegram refused it.", delivery_id=DEAD)
+_502 = _bad(502, "Telegram refused it for good; it is a dead letter.", "Telegram refused it.", *TAKEN, delivery_id=DEAD)
 _503 = _bad(503, "Nothing can be accepted now; come again.", "The outbox cannot be written now.", "Retry-After")
-_504 = _bad(504, "Telegram did not answer in time or holds the chat.", "Telegram did not answer in time.")
+_504 = _bad(504, "Telegram did not answer in time or holds the chat.", "Telegram did not answer in time.", *LIMITS)
 _BUSY = _bad(429, "Nothing can be accepted now; come again.", "The outbox cannot be written now.", "Retry-After")
-_SAID = _bad(502, "What Telegram said, and what to do about it.", "Telegram says: chat not found. Add the bot to it.")
+_SAID = _bad(
+    502, "What Telegram said, and what to do about it.", "Telegram says: chat not found. Add the bot.", *LIMITS
+)
 TOKEN = ("bearer", "basic", "query")
 EITHER = "AlertAnswer WebhookAnswer"
-
-ROUTES = (
-    Route(
-        method="POST",
-        path="/api/v1/chatwoot/alerts",
-        name="receive_alert",
-        summary="Raise an alert",
-        description="Tells the chat that a customer needs a human. On disk before it is answered; the answer waits a "
-        "moment for Telegram's. A native Chatwoot event is taken here as on the webhook route.",
-        takes=("Alert", "Event"),
-        examples={"alert": ALERT, "event": EVENT},
-        parameters=("Idempotency-Key",),
-        credentials=TOKEN,
-        answers=(
-            _good(200, "Telegram has it.", EITHER, "X-Delivery-ID", alert=SENT, event=TOLD),
-            _good(202, ON_DISK, EITHER, "X-Delivery-ID", alert=QUEUED, event=TOLD_LATER),
-            *(_400, _401, _408, _409, _413, _415, _422, _429, _500, _502, _503),
-        ),
-    ),
-    Route(
-        method="POST",
-        path="/api/v1/chatwoot/webhook",
-        name="receive_webhook",
-        summary="Receive a Chatwoot event",
-        description="The target for Chatwoot's webhooks, agent bots, automation rules and macros. Any event is taken; "
-        "what nobody needs to hear is ignored. Up to 10 MiB, never rate-limited.",
-        takes=("Event",),
-        examples={"event": EVENT},
-        parameters=("X-Chatwoot-Timestamp", "X-Chatwoot-Delivery"),
-        credentials=(*TOKEN, "signature"),
-        answers=(
-            _good(
-                200, "Telegram has it, or it is ignored.", "WebhookAnswer", "X-Delivery-ID", told=TOLD, ignored=IGNORED
-            ),
-            _good(202, ON_DISK, "WebhookAnswer", "X-Delivery-ID", event=TOLD_LATER),
-            *(_400, _401, _408, _413, _415, _BUSY, _500),
-        ),
-    ),
-    Route(
-        method="POST",
-        path="/api/v1/chatwoot/test",
-        name="send_test",
-        summary="Send a test alert",
-        description="No body. Goes the whole way to the chat and tells the truth about it; it is not told later.",
-        credentials=TOKEN,
-        answers=(
-            _good(200, "It stands in the chat.", "TestAnswer", "X-Delivery-ID", sent=TESTED),
-            *(_401, _429, _500, _SAID, _503, _504),
-        ),
-    ),
-    Route(
-        method="GET",
-        path="/api/v1/chatwoot/health",
-        name="tell_health",
-        summary="Health",
-        description="Never blocks, never touches the network. Degraded: it accepts, but Telegram is not taking it or "
-        "the operator must act.",
-        answers=(
-            _good(200, "It accepts.", "Health", healthy=HEALTHY, degraded=DEGRADED),
-            _good(503, "It cannot accept.", "Health", failing=FAILING),
-        ),
-    ),
-    Route(
-        method="GET",
-        path="/metrics",
-        name="tell_metrics",
-        summary="Metrics in Prometheus text",
-        credentials=TOKEN,
-        answers=(_good(200, "The numbers now.", "text/plain"), _401, _500),
-    ),
-    Route(
-        method="GET",
-        path="/openapi.json",
-        name="tell_openapi",
-        summary="This document",
-        answers=(_good(200, "OpenAPI 3.1.", "object"), _500),
-    ),
-)
-
+KEY = "At most 255 characters that make repeated posts one alert; each repeat gets the answer as it stands by then."
+SIGNED = {
+    "X-Chatwoot-Timestamp": "Unix seconds; part of what is signed, at most 5 minutes off.",
+    "X-Chatwoot-Delivery": "Chatwoot's id of this delivery; a repeat is told once.",
+}
 CREDENTIALS: dict[str, Json] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`RELAY_TOKEN`, where it is set."},
     "basic": {"type": "http", "scheme": "basic", "description": "`RELAY_TOKEN` as the password; any user name."},
@@ -258,27 +187,103 @@ CREDENTIALS: dict[str, Json] = {
         "description": "`sha256=` and the hex HMAC-SHA256, under the webhook's secret, of timestamp, dot and raw body.",
     },
 }
-PARAMETERS: dict[str, str] = {
-    "Idempotency-Key": "Makes repeated posts one alert; each repeat gets the answer as it stands by then.",
-    "X-Chatwoot-Timestamp": "Unix seconds; part of what is signed, at most 5 minutes off.",
-    "X-Chatwoot-Delivery": "Chatwoot's id of this delivery; a repeat is told once.",
-}
-HEADERS: dict[str, tuple[str, str]] = {
-    "X-Request-ID": ("string", "This request's name in the relay's log."),
-    "X-Delivery-ID": ("string", "The delivery's name in the outbox; absent where nothing is owed."),
-    "Retry-After": ("integer", "Seconds."),
-    "RateLimit": ("string", "What is left of the limit, and in how many seconds it is whole again."),
-    "RateLimit-Policy": ("string", "The limit and its window in seconds."),
-    "WWW-Authenticate": ("string", "How to present the token."),
-}
+
+
+# --- Routes ---
+
+
+def _route(
+    place: str,
+    name: str,
+    summary: str,
+    description: str,
+    *answers: Json,
+    takes: str = "",
+    headers: dict[str, str] | None = None,
+    credentials: tuple[str, ...] = (),
+) -> Route:
+    operation: Json = {"tags": [TAG], "operationId": name, "summary": summary, "description": description}
+    operation["parameters"] = [
+        {"name": header, "in": "header", "description": why, "schema": TEXT} for header, why in (headers or {}).items()
+    ]
+    operation["responses"] = {status: told for answer in answers for status, told in answer.items()}
+    if takes:
+        examples = {shape.lower(): {"Alert": ALERT, "Event": EVENT}[shape] for shape in takes.split()}
+        operation["requestBody"] = {"required": True, "content": _content("application/json", takes, examples)}
+    if credentials:
+        operation["security"] = [*({credential: []} for credential in credentials), {}]
+    method, path = place.split()
+    return Route(method, path, name, operation)
+
+
+ROUTES = (
+    _route(
+        "POST /api/v1/chatwoot/alerts",
+        "receive_alert",
+        "Raise an alert",
+        "Tells the chat that a customer needs a human. On disk before it is answered; the answer waits a moment for "
+        "Telegram's. A native Chatwoot event is taken here as on the webhook route.",
+        _good(200, "Telegram has it.", EITHER, *TAKEN, alert=SENT, event=TOLD),
+        _good(202, ON_DISK, EITHER, *TAKEN, alert=QUEUED, event=TOLD_LATER),
+        *(_400, _401, _408, _409, _413, _415, _422, _429, _500, _502, _503),
+        takes="Alert Event",
+        headers={"Idempotency-Key": KEY, **SIGNED},
+        credentials=(*TOKEN, "signature"),
+    ),
+    _route(
+        "POST /api/v1/chatwoot/webhook",
+        "receive_webhook",
+        "Receive a Chatwoot event",
+        "The target for Chatwoot's webhooks, agent bots, automation rules and macros. Any event is taken; what nobody "
+        "needs to hear is ignored. Up to 10 MiB, never rate-limited.",
+        _good(200, "Telegram has it, or it is ignored.", "WebhookAnswer", "X-Delivery-ID", told=TOLD, ignored=IGNORED),
+        _good(202, ON_DISK, "WebhookAnswer", "X-Delivery-ID", event=TOLD_LATER),
+        *(_400, _401, _408, _413, _415, _BUSY, _500),
+        takes="Event",
+        headers=SIGNED,
+        credentials=(*TOKEN, "signature"),
+    ),
+    _route(
+        "POST /api/v1/chatwoot/test",
+        "send_test",
+        "Send a test alert",
+        "No body. Goes the whole way to the chat and tells the truth about it; it is not told later.",
+        _good(200, "It stands in the chat.", "TestAnswer", *TAKEN, sent=TESTED),
+        *(_401, _429, _500, _SAID, _503, _504),
+        credentials=TOKEN,
+    ),
+    _route(
+        "GET /api/v1/chatwoot/health",
+        "tell_health",
+        "Health",
+        "Never blocks, never touches the network. Degraded: it accepts, but Telegram is not taking it or the operator "
+        "must act.",
+        _good(200, "It accepts.", "Health", healthy=HEALTHY, degraded=DEGRADED),
+        _good(503, "It cannot accept.", "Health", failing=FAILING),
+    ),
+    _route(
+        "GET /metrics",
+        "tell_metrics",
+        "Metrics in Prometheus text",
+        "For a monitoring system to fetch now and then.",
+        _answer(200, "The numbers now.", {"text/plain": {"schema": TEXT}}),
+        *(_401, _500),
+        credentials=TOKEN,
+    ),
+    _route(
+        "GET /openapi.json",
+        "tell_openapi",
+        "This document",
+        "Also shown by `/docs` and `/redoc`.",
+        _answer(200, "OpenAPI 3.1.", {"application/json": {"schema": {"type": "object"}}}),
+        _500,
+    ),
+)
 
 
 @functools.cache
 def openapi() -> Json:
     """The OpenAPI 3.1 document. Callers share it: read only."""
-    paths: Json = {}
-    for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -292,76 +297,12 @@ def openapi() -> Json:
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": TAG, "description": "Alerts and events in, Telegram messages out."}],
-        "paths": paths,
+        "paths": {route.path: {route.method.lower(): route.operation} for route in ROUTES},
         "components": {
-            "schemas": _schemas(),
+            "schemas": SHAPES,
             "securitySchemes": CREDENTIALS,
             "headers": {
                 name: {"description": told, "schema": {"type": kind}} for name, (kind, told) in HEADERS.items()
             },
         },
     }
-
-
-def _schemas() -> Json:
-    classes = (Alert, AlertAnswer, WebhookAnswer, TestAnswer, Health, Problem)
-    _, schemas = msgspec.json.schema_components(classes, ref_template="#/components/schemas/{name}")
-    for schema in schemas.values():
-        schema["description"] = schema["description"].partition("\n")[0]
-    public = schemas["Alert"]["properties"]
-    for name in [name for name, schema in public.items() if "examples" not in schema]:
-        del public[name]  # ours, no member of a body
-    number = public["conversation_id"]
-    limits = {key: number.pop(key) for key in ("type", "minimum", "maximum")}
-    number["anyOf"] = [limits, {"type": "string", "pattern": "^[1-9][0-9]{0,18}$", "description": "its digits"}]
-    schemas["Event"] = {
-        "title": "Event",
-        "description": "An event as Chatwoot sends it, or the simple shape of the example; told as far as understood.",
-        "type": "object",
-        "properties": {"event": {"type": "string", "examples": ["message_created"]}},
-        "required": ["event"],
-    }
-    return dict(sorted(schemas.items()))
-
-
-def _operation(route: Route) -> Json:
-    operation: Json = {
-        "tags": [TAG],
-        "operationId": route.name,
-        "summary": route.summary,
-        "description": route.description,
-        "responses": {str(answer.status): _response(answer) for answer in route.answers},
-    }
-    if route.parameters:
-        operation["parameters"] = [
-            {"name": name, "in": "header", "description": PARAMETERS[name], "schema": {"type": "string"}}
-            for name in route.parameters
-        ]
-    if route.takes:
-        operation["requestBody"] = {
-            "required": True,
-            "content": _content("application/json", route.takes, route.examples),
-        }
-    if route.credentials:
-        operation["security"] = [*({name: []} for name in route.credentials), {}]
-    return operation
-
-
-def _response(answer: Answer) -> Json:
-    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", *answer.headers)}
-    response: Json = {"description": answer.meaning, "headers": headers}
-    match answer.shape:
-        case "text/plain":
-            response["content"] = {"text/plain": {"schema": {"type": "string"}}}
-        case "object":
-            response["content"] = {"application/json": {"schema": {"type": "object"}}}
-        case shapes:
-            kind = "application/problem+json" if shapes == "Problem" else "application/json"
-            response["content"] = _content(kind, tuple(shapes.split()), answer.examples)
-    return response
-
-
-def _content(kind: str, shapes: tuple[str, ...], examples: dict[str, Json]) -> Json:
-    references = [{"$ref": f"#/components/schemas/{shape}"} for shape in shapes]
-    schema = references[0] if len(references) == 1 else {"anyOf": references}
-    return {kind: {"schema": schema, "examples": {name: {"value": value} for name, value in examples.items()}}}

@@ -11,7 +11,6 @@ from unittest.mock import Mock
 import aioresponses.core
 import pytest
 from aiohttp import ClientResponse
-from faults import FaultyTelegram
 from hypothesis import settings
 from relay_process import RELAY_TOKEN, WEBHOOK_SECRET, House, RelayProcess, house
 
@@ -33,7 +32,7 @@ if "stream_writer" in inspect.signature(ClientResponse).parameters:
 @pytest.fixture
 async def home(tmp_path: Path) -> AsyncIterator[House]:
     """A Telegram that can be told to misbehave, for relays that the test itself starts, kills and restarts."""
-    async with house(tmp_path, FaultyTelegram()) as made:
+    async with house(tmp_path) as made:
         yield made
 
 

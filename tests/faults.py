@@ -6,12 +6,23 @@ import asyncio
 import json
 import socket
 import struct
+import time
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 from aiohttp import web
 
 from chatwoot_relay.faketelegram import Complaint, FakeTelegram, Method, Payload, chat_json
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """A request that was read whole."""
+
+    method: str
+    payload: Payload
+    at: float  # monotonic
 
 
 @attrs.frozen(kw_only=True)
@@ -47,8 +58,26 @@ class FaultyTelegram(FakeTelegram):
     member: Payload = attrs.field(factory=lambda: {"status": "administrator"})
     updates: list[Payload] = attrs.field(factory=list)
     webhook_url: str = ""
+    calls: list[Call] = attrs.field(factory=list)
     down: Script | None = None  # how every call is treated, until it is None again
     _scripts: list[tuple[str, str | None, Script]] = attrs.field(factory=list)
+
+    @property
+    def told(self) -> list[str]:
+        """The texts in the chats, oldest first."""
+        return [message.text for message in self.messages]
+
+    async def until(self, condition: Callable[[], bool], *, seconds: float = 10) -> None:
+        """Wait until *condition* holds; it is looked at after every call. TimeoutError if it does not in time."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await self.change()
+
+    async def read(self, request: web.Request) -> Payload:
+        payload = await super().read(request)
+        self.calls.append(Call(method=request.match_info["method"], payload=payload, at=time.monotonic()))
+        self.touch()
+        return payload
 
     def script(
         self, *scripts: Script, method: str = "sendMessage", chat: int | str | None = None, times: int = 1

@@ -16,8 +16,9 @@ from typing import Any
 
 import aiohttp
 import attrs
+from faults import FaultyTelegram
 
-from chatwoot_relay.faketelegram import TOKEN, FakeTelegram
+from chatwoot_relay.faketelegram import TOKEN
 
 HOME = Path(__file__).parent.parent
 PATIENCE = 15.0  # seconds for whatever is waited for; a test that needs them has failed
@@ -266,7 +267,7 @@ class House:
     """A Telegram and the relays before it; all of them are gone when it is left."""
 
     folder: Path
-    telegram: FakeTelegram
+    telegram: FaultyTelegram
     url: str
     _stack: contextlib.AsyncExitStack
     _relays: int = 0
@@ -287,8 +288,8 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def house(folder: Path, telegram: FakeTelegram | None = None) -> AsyncIterator[House]:
+async def house(folder: Path, telegram: FaultyTelegram | None = None) -> AsyncIterator[House]:
     """Telegram is served in the caller's loop; relays come with :meth:`House.relay`."""
-    telegram = telegram or FakeTelegram()
+    telegram = telegram or FaultyTelegram()
     async with telegram.serving() as url, contextlib.AsyncExitStack() as stack:
         yield House(folder=folder, telegram=telegram, url=url, stack=stack)

@@ -11,16 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from faults import FaultyTelegram, Script, refusal
+from faults import Script, refusal
 from relay_process import House, RelayProcess
 
 from chatwoot_relay.control import ask, socket_path
 from chatwoot_relay.errors import RelayError
-
-
-def faulty(home: House) -> FaultyTelegram:
-    assert isinstance(home.telegram, FaultyTelegram)
-    return home.telegram
 
 
 async def listed(relay: RelayProcess, *arguments: str) -> dict[str, object]:
@@ -31,7 +26,7 @@ async def listed(relay: RelayProcess, *arguments: str) -> dict[str, object]:
 
 async def test_a_dead_letter_is_seen_explained_and_told_again_while_the_relay_runs(home: House) -> None:
     """The operator mends the cause and redrives; the sender wakes at once."""
-    telegram = faulty(home)
+    telegram = home.telegram
     relay = await home.relay()
     telegram.script(refusal(400, "Bad Request: something new"))
     assert (await relay.alert(message="marker")).status == 502
@@ -46,7 +41,7 @@ async def test_a_dead_letter_is_seen_explained_and_told_again_while_the_relay_ru
 
 async def test_without_a_running_relay_the_file_itself_is_read(home: House) -> None:
     """What is owed is seen at rest too, and what is redriven there is told after the start."""
-    telegram = faulty(home)
+    telegram = home.telegram
     relay = await home.relay(RELAY_REPLY_TIMEOUT="0")
     telegram.down = Script(status=500)
     await relay.alert(message="marker")
@@ -61,7 +56,7 @@ async def test_without_a_running_relay_the_file_itself_is_read(home: House) -> N
 
 async def test_a_backup_is_made_by_the_running_relay_and_can_be_started_from(home: House, tmp_path: Path) -> None:
     """It goes on meanwhile; the copy is whole, readable by its owner only, and a relay of its own."""
-    telegram = faulty(home)
+    telegram = home.telegram
     relay = await home.relay(RELAY_REPLY_TIMEOUT="0")
     telegram.down = Script(status=500)
     await relay.alert(message="before")

@@ -63,6 +63,16 @@ def test_every_answer_names_its_request() -> None:
                 assert "X-Request-ID" in answer["headers"]
 
 
+def test_what_an_answer_may_carry_is_told() -> None:
+    """A client reads its rate limit off every answer that counted, and may sign what it posts to either route."""
+    alerts = openapi()["paths"]["/api/v1/chatwoot/alerts"]["post"]
+    for status in ("200", "202", "502"):
+        assert {"X-Delivery-ID", "RateLimit", "RateLimit-Policy"} <= set(alerts["responses"][status]["headers"])
+    for operation in (alerts, openapi()["paths"]["/api/v1/chatwoot/webhook"]["post"]):
+        assert {"signature": []} in operation["security"]
+        assert "X-Chatwoot-Timestamp" in [parameter["name"] for parameter in operation["parameters"]]
+
+
 def test_the_alert_is_made_from_the_class_that_the_door_fills() -> None:
     """Nothing is told that is not read, and our own field is not offered."""
     schema = openapi()["components"]["schemas"]["Alert"]

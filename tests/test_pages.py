@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import re
 import shutil
 import subprocess
-import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -21,22 +21,17 @@ from chatwoot_relay import pages
 from chatwoot_relay.openapi import openapi
 from chatwoot_relay.pages import Page, docs_page, redoc_page
 
+OPERATIONS = Path(__file__).parent.parent / "docs" / "operations.md"
 CDN = "https://cdn.example/npm"
 
 
 @pytest.fixture(scope="session")
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the viewers' files, laid out as the pages want it."""
-    npm = shutil.which("npm")
-    assert npm, "the documentation pages are tested with their files from npm"
+    """A copy of the viewers' files, made as the operator's documentation says, and as the pages want it."""
+    assert shutil.which("npm"), "the documentation pages are tested with their files from npm"
     folder = tmp_path_factory.mktemp("assets")
-    for package in ("swagger-ui-dist@5.35.0", "redoc@2.5.4"):
-        packed = subprocess.run(
-            [npm, "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
-        ).stdout.strip()
-        with tarfile.open(folder / packed.splitlines()[-1]) as archive:
-            archive.extractall(folder / "unpacked", filter="data")
-        (folder / "unpacked" / "package").rename(folder / package)
+    (block,) = re.findall(r"(?s)```sh\n([^`]*npm pack.*?)```", OPERATIONS.read_text())
+    subprocess.run(["sh", "-euc", block], cwd=folder, check=True)
     return folder
 
 
