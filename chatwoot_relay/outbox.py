@@ -729,8 +729,8 @@ class Store:
         for seq, _, destination, conversation, rank in dead:
             self._note(seq, "redriven", None)
             self.db.execute(
-                "UPDATE deliveries SET state = 'pending', settled = NULL, ambiguous = min(ambiguous, 1), since = ?, held = ?"
-                " WHERE seq = ?",
+                "UPDATE deliveries SET state = 'pending', settled = NULL, ambiguous = min(ambiguous, 1), since = ?,"
+                " held = ? WHERE seq = ?",
                 (now, self._held(destination), seq),
             )
             self._join(destination, conversation, rank, seq)

@@ -85,5 +85,5 @@ def tokens(*, authorization: Sequence[str], query: str) -> tuple[bytes, ...]:
         name, _, value = part.partition("=")
         if name == "token":
             # A base64 token pasted as it is has a plus that forms would read as a space.
-            found += [unquote_to_bytes(_bytes(value)), unquote_to_bytes(_bytes(value.replace("+", " ")))]
+            found += [unquote_to_bytes(_bytes(reading)) for reading in {value, value.replace("+", " ")}]
     return tuple(filter(None, found))

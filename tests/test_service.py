@@ -182,8 +182,13 @@ async def test_an_inherited_unix_socket_is_nobody_elses(
 @pytest.mark.parametrize(
     ("environ", "code", "reason", "todo"),
     [
-        ({"RELAY_HOST": "192.0.2.1", "RELAY_TOKEN": "s3cret"}, 1, "cannot listen on 192.0.2.1", "set RELAY_HOST"),
-        ({"RELAY_DATABASE": "/nonexistent/outbox.db"}, 1, "No such file or directory", "set RELAY_DATABASE"),
+        (
+            {"RELAY_HOST": "192.0.2.1", "RELAY_TOKEN": "s3cret"},
+            78,
+            "192.0.2.1 is no address of this machine",
+            "RELAY_HOST",
+        ),
+        ({"RELAY_DATABASE": "/nonexistent/outbox.db"}, 78, "No such file or directory", "set RELAY_DATABASE"),
         (
             {"RELAY_DATABASE": "/sys/outbox.db"},
             1,
