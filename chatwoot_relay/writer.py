@@ -96,6 +96,7 @@ class Outbox:
         self._max_pending = max_pending
         self._base = 0.0
         self._queue: queue.SimpleQueue[_Item[Any] | _Park | None] = queue.SimpleQueue()
+        self._waiting: list[_Item[Any] | _Park] = []  # for the thread, at the end of this turn of the loop
         self._standing: Place | None = None
         self._thread: threading.Thread | None = None
         self._low = False
@@ -138,9 +139,11 @@ class Outbox:
             raise OutboxUnavailable("the outbox's thread has died")
         future: asyncio.Future[T] = self._loop.create_future()
         self._asked.add(future)
-        future.add_done_callback(self._asked.discard)
-        self._queue.put(_Item(run, future, patient))
-        return await future
+        self._hand_over(_Item(run, future, patient))
+        try:
+            return await future
+        finally:
+            self._asked.discard(future)
 
     def stand(self) -> Place:
         """A place for a claim that waits; see :meth:`park`."""
@@ -148,7 +151,18 @@ class Outbox:
 
     def park(self, standing: Place, run: Callable[[Store], Claims] | None) -> None:
         """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried soon."""
-        self._queue.put(_Park(standing, run))
+        self._hand_over(_Park(standing, run))
+
+    def _hand_over(self, entry: _Item[Any] | _Park) -> None:
+        """What comes in one turn of the loop goes to the thread together: a commit for each would be dear."""
+        if not self._waiting:
+            self._loop.call_soon(self._put)
+        self._waiting.append(entry)
+
+    def _put(self) -> None:
+        for entry in self._waiting:
+            self._queue.put(entry)
+        self._waiting.clear()
 
     def refusal(self) -> str | None:
         """Why nothing can be accepted right now, or None."""
@@ -163,6 +177,7 @@ class Outbox:
     async def close(self) -> None:
         """Finish what was handed in, then close the file."""
         if self._thread is not None:
+            self._put()
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
             self._store.db.close()
