@@ -109,7 +109,8 @@ class Door:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self.body_timeout):
+            limit = None if request.content.is_eof() else self.body_timeout  # it is here: no timer is needed
+            async with asyncio.timeout(limit):
                 while chunk := await request.content.readany():
                     size += len(chunk)
                     self._in_flight += len(chunk)
