@@ -17,8 +17,9 @@ from typing import Any
 
 from chatwoot_relay import chatwoot, door, notices, routing
 from chatwoot_relay.models import Alert
-from chatwoot_relay.outbox import Store, open_database
+from chatwoot_relay.outbox import Store
 from chatwoot_relay.render import render, trim
+from chatwoot_relay.schema import open_database
 from chatwoot_relay.signature import verify
 
 from .load import ALERT

@@ -31,7 +31,7 @@ from .control import ask
 from .errors import ConfigurationError, RelayError
 from .kinds import is_loopback
 from .markup import Html
-from .outbox import APPLICATION_ID, SCHEMA_VERSION
+from .schema import APPLICATION_ID, SCHEMA_VERSION
 from .settings import Settings
 from .telegram import GENERAL_TOPIC, message
 from .writer import FREE_DISK

@@ -199,7 +199,7 @@ async def _deliver_alert(relay: Relay, alert: Alert, key: str, digest: str) -> w
     relay.demand_open()
     delivery_id, lane = new_id(), str(alert.conversation_id)
     where: dict[str, Any] = {"id": delivery_id, "destination": TEAM, "conversation": lane, "now": relay.outbox.now()}
-    with relay.sender.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as future:
+    with relay.sender.waiters.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as future:
         if key:
             known = "key:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
             accepted = await relay.outbox.do(lambda store: store.enqueue_once(alert, key=known, digest=digest, **where))
@@ -235,13 +235,13 @@ async def _outcome(relay: Relay, future: Any, accepted: Accepted) -> Outcome | N
     patience = relay.settings.relay_reply_timeout
     if not future.done() and (relay.draining or relay.sender.delay(TEAM, ahead=accepted.ahead) > patience):
         return None
-    result: Outcome | None = await relay.sender.wait(future, patience)
+    result: Outcome | None = await relay.sender.waiters.wait(future, patience)
     return result
 
 
 async def _standing(relay: Relay, accepted: Accepted) -> Outcome | None:
     """How a delivery that was accepted before stands by now, waiting for it as for a new one."""
-    with relay.sender.watch(accepted.id, patience=relay.settings.relay_reply_timeout) as future:
+    with relay.sender.waiters.watch(accepted.id, patience=relay.settings.relay_reply_timeout) as future:
         state = await relay.outbox.do(lambda store: store.status(accepted.id)) or accepted
         if state.state == "sent":
             return Sent(state.message_id)
@@ -282,7 +282,7 @@ async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...])
         return decision, None if decision.what is None else trim(notices.word(event, decision))
 
     known = event.conversation_id is not None
-    with relay.sender.watch(delivery_id, patience=settings.relay_reply_timeout) as future:
+    with relay.sender.waiters.watch(delivery_id, patience=settings.relay_reply_timeout) as future:
         try:
             relay.demand_open()
             accepted = await relay.outbox.do(
@@ -339,14 +339,14 @@ async def send_test(request: web.Request) -> web.Response:
         timestamp=datetime.fromtimestamp(relay.clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
     delivery_id = new_id()
-    with relay.sender.watch(delivery_id, patience=patience) as future:
+    with relay.sender.waiters.watch(delivery_id, patience=patience) as future:
         await relay.outbox.do(
             lambda store: store.enqueue(
                 alert, id=delivery_id, destination=TEAM, conversation="test", rank=Rank.TEST, now=relay.outbox.now()
             )
         )
         relay.metrics.accepted("test")
-        outcome = await relay.sender.wait(future, patience)
+        outcome = await relay.sender.waiters.wait(future, patience)
     if isinstance(outcome, Sent):
         body = {"success": True, "message": "Test alert sent to Telegram", "telegram_message_id": outcome.message_id}
         return reply(200, body, {**limits, "X-Delivery-ID": delivery_id})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, assert_never
 
 import attrs
@@ -13,6 +12,7 @@ import structlog
 
 from .clock import Clock
 from .errors import OutboxUnavailable
+from .holds import BOT, Hold, Holds
 from .metrics import Metrics
 from .models import (
     Ambiguous,
@@ -34,6 +34,7 @@ from .outbox import Store
 from .pacing import Pace, backoff
 from .render import Links, render
 from .telegram import SEND_TIMEOUT, Answer, Telegram, classify, message
+from .waiters import Waiters
 from .writer import Claims, Outbox, Place
 
 log = structlog.get_logger()
@@ -46,7 +47,6 @@ FAIR_AGE = 480.0  # what has waited so long has every fourth turn, whatever its 
 FAIR_TURN = 4
 MAX_REPAIRS = 6
 KEEP_HELD = 10.0  # seconds of a hold that a crash may forget
-BOT = ""  # the key of the bot's own hold
 
 
 @attrs.frozen(kw_only=True)
@@ -55,25 +55,6 @@ class Destination:
 
     chat_id: str
     thread_id: int | None = None
-
-
-@attrs.define(kw_only=True)
-class Hold:
-    """Nothing is sent meanwhile. *until* is on the outbox's clock; a hold without one ends when a probe succeeds."""
-
-    reason: str
-    since: float
-    until: float | None = None
-    operator: bool = False
-    trial: bool = False  # one delivery may try whether it is mended
-
-
-@attrs.define(eq=False)
-class Waiter:
-    """A request that waits for its delivery's outcome; None means: not in time."""
-
-    future: asyncio.Future[Outcome | None]
-    deadline: float
 
 
 class Sender:
@@ -101,18 +82,16 @@ class Sender:
         self._metrics = metrics
         self._max_age = max_age
         self._roll = roll
-        self._holds: dict[str, Hold] = {}
+        self.holds = Holds(chats=self._chats, changed=self._held_otherwise)
         self._moves: dict[str, str] = {}
         self._in_flight: dict[asyncio.Task[None], str] = {}
-        self._waiters: dict[str, list[Waiter]] = {}
+        self.waiters = Waiters(outbox.now)
         self._streak: set[str] = set()  # deliveries that failed since the last success
         self._failed = ""  # what was said of the last of them
         self._outage = 0  # probes and holds since the last success: how far probing has backed off
         self._dues: list[float] = []
         self._claims = 0
-        self._held: dict[str, float] = {}  # for how long each destination was held in all
-        self._counted = 0.0  # until when that was counted
-        self._kept = 0.0  # when it was last put on disk
+        self._kept = 0.0  # when the seconds held were last put on disk
         self._keeping: asyncio.Task[None] | None = None
         self.turns = 0  # of the task: the watchdog sees by it that it lives
         self._changed = asyncio.Event()
@@ -125,64 +104,17 @@ class Sender:
 
     def delay(self, destination: str, *, ahead: int = 0) -> float:
         """Seconds until a delivery with *ahead* others before it may be sent; infinite while held without an end."""
-        now = self._outbox.now()
-        chat = self.chat_of(destination)
-        wait = 0.0
-        for key in (BOT, chat):
-            hold = self._holds.get(key)
-            if hold is not None and not hold.trial:
-                wait = max(wait, float("inf") if hold.until is None else hold.until - now)
-        return max(wait, self._pace.earliest(chat, now, ahead) - now)
-
-    @contextlib.contextmanager
-    def watch(self, id: str, *, patience: float) -> Iterator[asyncio.Future[Outcome | None]]:
-        """The outcome of that delivery if it comes within *patience* seconds, else None."""
-        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(future, self._outbox.now() + patience)
-        self._waiters.setdefault(id, []).append(waiter)
-        try:
-            yield future
-        finally:
-            waiters = self._waiters.get(id)
-            if waiters is not None:
-                waiters.remove(waiter)
-                if not waiters:
-                    del self._waiters[id]
-
-    async def wait(self, future: asyncio.Future[Outcome | None], seconds: float) -> Outcome | None:
-        """What a watched future becomes within so many seconds, else None."""
-        if not future.done():
-            timer = asyncio.get_running_loop().call_later(seconds, _expire, future)
-            try:
-                await future
-            finally:
-                timer.cancel()
-        return future.result()
-
-    def holds(self) -> dict[str, Hold]:
-        """What is held now: by chat id, and "" for the bot."""
-        return dict(self._holds)
+        now, chat = self._outbox.now(), self.chat_of(destination)
+        return max(self.holds.wait(chat, now), self._pace.earliest(chat, now, ahead) - now)
 
     def dare(self, destination: str) -> None:
         """Let one delivery try whether the operator has mended what holds this destination."""
-        for key in (BOT, self.chat_of(destination)):
-            if key in self._holds and self._holds[key].operator:
-                self._holds[key].trial = True
-        self._changed.set()
+        self.holds.dare(self.chat_of(destination))
 
     def trouble(self) -> str | None:
         """Why Telegram is not taking messages, or what the operator should mend; None when all is well."""
-        now = self._outbox.now()
-        for key, hold in self._holds.items():
-            who = "the bot" if key == BOT else "the chat"
-            if hold.operator:
-                return f"Telegram refuses {who}: {hold.reason}; run chatwoot-relay doctor"
-            if hold.until is not None:
-                return f"Telegram holds {who} for {max(1, round(hold.until - now))} s"
-            return f"Telegram is not answering: {hold.reason}"
-        if self._streak:
-            return f"Telegram is not taking messages: {self._failed}"
-        return self.warning
+        failing = f"Telegram is not taking messages: {self._failed}" if self._streak else None
+        return self.holds.trouble(self._outbox.now()) or failing or self.warning
 
     def chat_of(self, destination: str) -> str:
         """The chat id behind a destination's name, followed through its moves."""
@@ -192,6 +124,9 @@ class Sender:
                 break
             chat = self._moves[chat]
         return chat
+
+    def _chats(self) -> dict[str, str]:
+        return {name: self.chat_of(name) for name in self._destinations}
 
     # --- the task ---
 
@@ -248,36 +183,35 @@ class Sender:
 
     def give_up_waiting(self) -> None:
         """Every waiting request is answered now."""
-        self._release_waiters(float("inf"))
+        self.waiters.release(float("inf"))
 
     async def _remember(self) -> None:
         """Holds that outlive a restart, moves, and what was told in the last minute."""
         now = self._outbox.now()
-        holds, self._moves, told, self._held = await self._outbox.do(
+        holds, self._moves, told, held = await self._outbox.do(
             lambda store: (store.holds(now=now), store.moves(), store.recently_told(since=now - 61), store.held())
         )
-        self._counted = self._kept = now
-        for chat, (until, reason) in holds.items():
-            self._holds[chat] = Hold(reason=reason, since=now, until=until)
+        self._kept = now
+        self.holds.remember(holds, held, now=now)
         for chat, at in told:
             self._pace.note(chat, at)
 
     def _permits(self) -> tuple[dict[str, int], float | None]:
         """How many may be claimed now for each destination, and in how many seconds that changes by itself."""
         now = self._outbox.now()
-        self._count_held(now)
-        self._end_holds(now)
-        moments = [hold.until for hold in self._holds.values() if hold.until is not None]
+        self.holds.count(now)
+        self.holds.end(now)
+        if self.holds and now - self._kept >= KEEP_HELD:
+            self._keep_held()
+        moments = list(self.holds.ends())
         self._dues = [due for due in self._dues if due > now]
         moments += self._dues
         permits: dict[str, int] = {}
         for name in self._destinations:
             chat = self.chat_of(name)
-            held = [hold for key in (BOT, chat) if (hold := self._holds.get(key)) is not None]
             slots = MAX_IN_FLIGHT - len(self._in_flight)
-            if held:
-                trial = all(hold.trial for hold in held)
-                slots = 1 if trial and name not in self._in_flight.values() else 0
+            if self.holds.on(chat):
+                slots = 0 if self.holds.bar(chat) or name in self._in_flight.values() else 1
             if self._outage:  # Telegram was away and has not proved itself yet
                 slots = min(slots, 1 - len(self._in_flight))
             count = 0
@@ -296,7 +230,7 @@ class Sender:
         if not permits:
             return None
         fair = FAIR_AGE if self._claims % FAIR_TURN == FAIR_TURN - 1 else None
-        max_age, held = self._max_age, dict(self._held)
+        max_age, held = self._max_age, dict(self.holds.seconds)
 
         def claim(store: Store) -> Claims:
             return store.claim(permits, now=self._outbox.now(), max_age=max_age, fair=fair, held=held)
@@ -306,7 +240,7 @@ class Sender:
     async def _begin(self, delivery: Delivery) -> None:
         """Start a send and return once it is on the wire, so that sends arrive in the order they were claimed in."""
         chat = self.chat_of(delivery.destination)
-        if self._stopping or self._barred(chat):
+        if self._stopping or self.holds.bar(chat):
             await self._release(delivery)
             return
         written = asyncio.Event()
@@ -314,10 +248,6 @@ class Sender:
         self._in_flight[task] = delivery.destination
         task.add_done_callback(self._landed)
         await written.wait()
-
-    def _barred(self, chat: str) -> bool:
-        """Whether a hold forbids a send to that chat."""
-        return any(key in self._holds and not self._holds[key].trial for key in (BOT, chat))
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         del self._in_flight[task]
@@ -352,7 +282,7 @@ class Sender:
             if tries:
                 if (wait := self._pace.earliest(chat, self._outbox.now()) - self._outbox.now()) > 0:
                     await self._clock.sleep(wait)
-                if self._barred(chat):
+                if self.holds.bar(chat):
                     return None
             replies = delivery.reply_to is not None and delivery.reply_to[0] == chat
             try:
@@ -408,8 +338,8 @@ class Sender:
     async def _follow(self, old: str, new: str) -> None:
         log.warning("chat.moved", old=old, new=new, do="set TELEGRAM_CHAT_ID to the new id")
         self._moves[old] = new
-        if old in self._holds:
-            self._lift(old)
+        if old in self.holds:
+            self.holds.lift(old, now=self._outbox.now())
         await self._mark(lambda store: store.move(old, new))
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
@@ -417,7 +347,7 @@ class Sender:
         chat = self.chat_of(delivery.destination)
         test = delivery.rank == Rank.TEST
         if test and not isinstance(outcome, Sent):
-            self._finish(delivery.id, outcome)  # before a hold sends everyone away who waits
+            self.waiters.finish(delivery.id, outcome)  # before a hold sends everyone away who waits
             await self._mark(lambda store: store.withdraw(seq))
         match outcome:
             case Sent(message_id):
@@ -426,10 +356,10 @@ class Sender:
                 # Answered once it is marked: whoever has a 200 will not see the message again after a crash.
                 await self._mark(
                     lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id),
-                    late=lambda: self._finish(delivery.id, outcome),
-                    patient=delivery.id not in self._waiters,
+                    late=lambda: self.waiters.finish(delivery.id, outcome),
+                    patient=delivery.id not in self.waiters,
                 )
-                self._finish(delivery.id, outcome)
+                self.waiters.finish(delivery.id, outcome)
                 return
             case Dead(reason):
                 if not test:
@@ -438,8 +368,8 @@ class Sender:
                 raise AssertionError("an attempt ends with neither")
             case WaitChat(seconds, reason) | WaitBot(seconds, reason):
                 until = now + seconds + 0.5 * self._roll()
-                others = any(k not in (BOT, chat) and h.until and not h.operator for k, h in self._holds.items())
-                key = BOT if isinstance(outcome, WaitBot) or others else chat
+                bot = isinstance(outcome, WaitBot) or self.holds.waited_for_another(chat)
+                key = BOT if bot else chat
                 until = self._hold(key, Hold(reason=reason, since=now, until=until)) or until
                 await self._mark(lambda store: store.hold(key, until=until, reason=reason))
                 if not test:
@@ -456,7 +386,7 @@ class Sender:
                 if len(self._streak) >= STREAK:
                     self._hold(BOT, Hold(reason=reason, since=now))
                 else:
-                    self._release_waiters(due, only=delivery.id)
+                    self.waiters.release(due, only=delivery.id)
                 if not test:
                     await self._again(delivery, due=due, reason=reason)
             case Ambiguous(reason):
@@ -482,7 +412,7 @@ class Sender:
     def _died(self, id: str, *, rank: int, reason: str) -> None:
         self._metrics.delivered("dead", rank=rank, now=self._clock.wall())
         log.error("delivery.died", delivery=id, reason=reason, do=f"chatwoot-relay outbox show {id}")
-        self._finish(id, Dead(reason))
+        self.waiters.finish(id, Dead(reason))
 
     async def _mark(
         self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None, patient: bool = False
@@ -495,54 +425,19 @@ class Sender:
                 late()
                 await self._clock.sleep(1.0)
 
-    # --- waiters ---
-
-    def _finish(self, id: str, outcome: Outcome) -> None:
-        for waiter in self._waiters.get(id, ()):
-            if not waiter.future.done():
-                waiter.future.set_result(outcome)
-
-    def _release_waiters(self, until: float, *, only: str | None = None) -> None:
-        """Those whose deadline comes before *until* need not wait for it."""
-        for id, waiters in self._waiters.items():
-            if only is None or id == only:
-                for waiter in waiters:
-                    if waiter.deadline < until and not waiter.future.done():
-                        waiter.future.set_result(None)
-
     # --- holds ---
 
     def _hold(self, key: str, hold: Hold) -> float | None:
-        """Until when it is held now. A wait that Telegram asked for is shortened neither by a probe nor by another."""
-        now = self._outbox.now()
-        self._count_held(now)
-        self._end_holds(now)
-        known = self._holds.get(key)
-        if known is not None:
-            hold.since = known.since
-            if known.until is not None:
-                if hold.until is None:
-                    return known.until  # what else is the matter shows when it is over
-                hold.until = max(hold.until, known.until)
-        self._holds[key] = hold
-        if known is None or known.reason != hold.reason:
-            seconds = None if hold.until is None else round(hold.until - self._outbox.now(), 1)
-            log.warning(
-                "bot.held" if key == BOT else "chat.held",
-                chat=key or None,
-                reason=hold.reason,
-                operator=hold.operator,
-                seconds=seconds,
-            )
-        self._release_waiters(float("inf") if hold.until is None else hold.until)
-        if hold.until is None and known is None:
+        """Until when it is held now; requests need not wait for it, and a probe ends it where nothing else does."""
+        fresh = self.holds.begin(key, hold, now=self._outbox.now())
+        self.waiters.release(float("inf") if hold.until is None else hold.until)
+        if hold.until is None and fresh:
             self._spawn(self._probe(key, hold.since))
-        self._changed.set()
         return hold.until
 
     async def _probe(self, key: str, since: float) -> None:
         """Ask, gently, until Telegram answers again or the operator has mended it; asking is no attempt."""
-        while (hold := self._probed(key, since)) is not None:
+        while (hold := self.holds.probed(key, since)) is not None:
             self._outage += key == BOT
             wait = OPERATOR_PROBE if hold.operator else max(0.5, backoff(self._outage, self._roll))
             await self._clock.sleep(wait)
@@ -550,7 +445,7 @@ class Sender:
                 result = await self._telegram.call("getMe", timeout=PROBE_TIMEOUT)
             else:
                 result = await self._telegram.call("getChat", {"chat_id": key}, timeout=PROBE_TIMEOUT)
-            hold = self._probed(key, since)
+            hold = self.holds.probed(key, since)
             if hold is None:
                 return
             outcome = classify(result)
@@ -559,52 +454,28 @@ class Sender:
                 # Only a send proves that the bot may write there; without one waiting, being seen is enough.
                 hold.trial = well or not isinstance(outcome, Operator | Retry | Ambiguous | WaitChat | WaitBot)
                 if well and not self._outbox.tally.pending:
-                    self._lift(key)
+                    self.holds.lift(key, now=self._outbox.now())
             elif well:
                 self._streak.clear()  # those that fail by themselves must not hold the bot again at once
-                self._lift(key)
+                self.holds.lift(key, now=self._outbox.now())
             elif isinstance(outcome, Operator) and not hold.operator:
                 self._hold(BOT, Hold(reason=outcome.reason, since=hold.since, operator=True))
             self._changed.set()
-
-    def _probed(self, key: str, since: float) -> Hold | None:
-        """The hold that began then, while it ends by a probe."""
-        hold = self._holds.get(key)
-        return hold if hold is not None and hold.until is None and hold.since == since else None
 
     def _well(self, chat: str) -> None:
         """A send succeeded: nothing is the matter any longer."""
         self._streak.clear()
         self._outage = 0
-        for key in (BOT, chat):
-            if key in self._holds and self._holds[key].until is None:
-                self._lift(key)
+        self.holds.well(chat, now=self._outbox.now())
 
-    def _end_holds(self, now: float) -> None:
-        for key in [k for k, hold in self._holds.items() if hold.until is not None and hold.until <= now]:
-            self._lift(key)
-
-    def _lift(self, key: str) -> None:
-        self._count_held(self._outbox.now())
-        hold = self._holds.pop(key)
-        held = self._outbox.now() - hold.since
-        log.info("bot.released" if key == BOT else "chat.released", chat=key or None, seconds=round(held, 1))
+    def _held_otherwise(self) -> None:
         self._keep_held()
         self._changed.set()
-
-    def _count_held(self, now: float) -> None:
-        """Time in which its chat or the bot was held makes no delivery older."""
-        passed, self._counted = now - self._counted, now
-        for name in self._destinations:
-            if BOT in self._holds or self.chat_of(name) in self._holds:
-                self._held[name] = self._held.get(name, 0.0) + passed
-        if self._holds and now - self._kept >= KEEP_HELD:
-            self._keep_held()
 
     def _keep_held(self) -> None:
         self._kept = self._outbox.now()
         if self._keeping is None or self._keeping.done():
-            self._keeping = self._spawn(self._mark(lambda store: store.were_held(dict(self._held))))
+            self._keeping = self._spawn(self._mark(lambda store: store.were_held(dict(self.holds.seconds))))
 
     # --- small things ---
 
@@ -624,11 +495,6 @@ class Sender:
         if not task.cancelled() and task.exception() is not None:
             self._error = task.exception()
             self._changed.set()
-
-
-def _expire(future: asyncio.Future[Outcome | None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from .control import serve_control
 from .door import Door
 from .errors import ConfigurationError, RelayError, Taken
 from .handlers import RELAY, TEAM, Relay, problem, standing
+from .holds import BOT
 from .housekeeping import keep
 from .kinds import is_loopback
 from .metrics import Metrics, Standing
@@ -29,7 +30,7 @@ from .openapi import ROUTES
 from .pacing import Pace
 from .protocol import Runner
 from .render import Links
-from .sender import BOT, Destination, Sender
+from .sender import Destination, Sender
 from .settings import EXPOSED, Settings, open_routes, unknown_events
 from .telegram import Telegram, open_session
 from .writer import Outbox
@@ -143,7 +144,7 @@ def describe(relay: Relay) -> str:
 
 
 def _numbers(relay: Relay) -> Standing:
-    now, tally, holds = relay.outbox.now(), relay.outbox.tally, relay.sender.holds()
+    now, tally, holds = relay.outbox.now(), relay.outbox.tally, relay.sender.holds.all()
     left = {"chat": 0.0, "bot": 0.0}
     act = {"chat": False, "bot": False}
     for key, hold in holds.items():

@@ -20,7 +20,8 @@ import structlog
 from .clock import Clock
 from .errors import NotOurDatabase, OutboxUnavailable, Taken
 from .models import Delivery
-from .outbox import Died, Store, Tally, open_database, salvage
+from .outbox import Died, Store, Tally
+from .schema import open_database, salvage
 
 T = TypeVar("T")
 log = structlog.get_logger()

@@ -21,7 +21,7 @@ from faults import FaultyTelegram, Script, refusal
 from chatwoot_relay import doctor
 from chatwoot_relay.doctor import Finding
 from chatwoot_relay.faketelegram import TOKEN, Complaint
-from chatwoot_relay.outbox import APPLICATION_ID, SCHEMA_VERSION
+from chatwoot_relay.schema import APPLICATION_ID, SCHEMA_VERSION
 
 NOW = 1_800_000_000.0
 

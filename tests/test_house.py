@@ -17,8 +17,8 @@ PACKAGE = HOME / "chatwoot_relay"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 TREES = {name: ast.parse((PACKAGE / f"{name}.py").read_text()) for name in MODULES}
 
-MOST_LINES = 8600  # of the package: small is a feature
-LONGEST_FILE = 800
+MOST_LINES = 8000  # of the package: small is a feature
+LONGEST_FILE = 650  # the outbox's SQL; most have a third of it
 
 READS_TIME = {
     "clock",
@@ -96,8 +96,8 @@ def test_one_module_reads_the_clock() -> None:
 @pytest.mark.parametrize(
     ("library", "users"),
     [
-        ("sqlite3", {"outbox", "writer", "doctor", "control", "cli"}),  # never handlers, sender or server
-        ("cattrs", {"door", "outbox"}),
+        ("sqlite3", {"schema", "outbox", "writer", "doctor", "control", "cli"}),  # never handlers, sender or server
+        ("cattrs", {"door", "schema"}),
         ("prometheus_client", {"metrics"}),
         ("click", {"cli", "chats", "doctor"}),
         ("dotenv", {"settings"}),

@@ -24,11 +24,8 @@ from chatwoot_relay.outbox import (
     Conflict,
     Ignored,
     Store,
-    open_database,
-    pack,
-    salvage,
-    unpack,
 )
+from chatwoot_relay.schema import SCHEMA, open_database, pack, salvage, unpack
 
 DAY = 86400.0
 SEVERITIES = ("critical", "high", "medium", "low")
@@ -91,9 +88,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        from chatwoot_relay import outbox
-
-        self.db.executescript(outbox.SCHEMA)
+        self.db.executescript(SCHEMA)
         self.store = Store(self.db, max_pending=30)
         self.now = 1000.0
         self.known: dict[str, Owed] = {}

@@ -8,10 +8,11 @@ import logging
 import os
 import re
 import sqlite3
+import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,9 @@ def restored() -> Iterator[None]:
 class Terminal(io.BytesIO):
     def isatty(self) -> bool:
         return True
+
+
+HOME = Path(__file__).parent.parent
 
 
 def set_up(stream: io.BytesIO | None = None, *, level: str = "info", form: str = "auto", **environ: str) -> io.BytesIO:
@@ -239,16 +243,17 @@ def test_no_exception_at_hand_is_no_error() -> None:
 
 
 def test_libraries_speak_in_our_form_and_warnings_too() -> None:
-    """One stream, one form: a parser must not stumble over aiohttp."""
-    stream = set_up()
-    logging.getLogger("aiohttp.server").error("Error handling %s", "request")
-    logging.getLogger("asyncio").debug("Using selector")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        logging.captureWarnings(False)  # whoever turned it on under another filter has left nothing of it
-        logging.captureWarnings(True)
-        warnings.warn("old", DeprecationWarning, stacklevel=1)
-    first, second = lines(stream)
+    """One stream, one form: a parser must not stumble over aiohttp. In a process of its own, for warnings are global."""
+    code = """if True:
+        import logging, warnings
+        from chatwoot_relay.telemetry import set_up_logs
+        set_up_logs(level="info", form="json", secrets=[])
+        logging.getLogger("aiohttp.server").error("Error handling %s", "request")
+        logging.getLogger("asyncio").debug("Using selector")
+        warnings.warn("old", DeprecationWarning)
+    """
+    done = subprocess.run([sys.executable, "-W", "always", "-c", code], cwd=HOME, capture_output=True, check=True)
+    first, second = (json.loads(line) for line in done.stderr.splitlines())
     assert (first["event"], first["library"], first["said"]) == (
         "library.logged",
         "aiohttp.server",

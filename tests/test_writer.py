@@ -21,7 +21,8 @@ from virtual import FakeClock
 
 from chatwoot_relay.errors import NotOurDatabase, OutboxUnavailable, Taken
 from chatwoot_relay.models import Alert, Delivery
-from chatwoot_relay.outbox import Accepted, Store, open_database
+from chatwoot_relay.outbox import Accepted, Store
+from chatwoot_relay.schema import open_database
 from chatwoot_relay.writer import MAX_BATCH, Outbox
 
 DAY = 86400.0

@@ -1,0 +1,191 @@
+"""What is on disk: the tables, whose file it is, and how a delivery's content is written. Refuses what is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cattrs import Converter
+
+from .errors import NotOurDatabase
+from .events import Memory
+from .models import Alert, Content, Notice
+
+APPLICATION_ID = 0x43575254  # "CWRT"
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE deliveries (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'sending', 'sent', 'dead')),
+    destination TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    memory TEXT,                          -- key of the conversation's memory
+    rank INTEGER NOT NULL,
+    content BLOB NOT NULL,                -- JSON with a version
+    accepted_at REAL NOT NULL,            -- wall clock
+    born REAL NOT NULL,
+    since REAL NOT NULL,                  -- RELAY_MAX_AGE counts from here; a redrive sets it anew
+    held REAL NOT NULL,                   -- the destination's held time at birth
+    attempts INTEGER NOT NULL DEFAULT 0,
+    ambiguous INTEGER NOT NULL DEFAULT 0,
+    settled REAL,
+    chat_id TEXT,
+    message_id INTEGER,
+    reason TEXT,
+    history TEXT NOT NULL DEFAULT '[]'    -- [wall clock, outcome, reason], the last ones
+);
+CREATE INDEX deliveries_order ON deliveries (destination, conversation, seq) WHERE state = 'pending';
+CREATE INDEX deliveries_rank ON deliveries (destination, conversation, rank) WHERE state = 'pending';
+CREATE INDEX deliveries_waiting ON deliveries (seq) WHERE state IN ('pending', 'sending');
+CREATE INDEX deliveries_dead ON deliveries (seq) WHERE state = 'dead';
+CREATE INDEX deliveries_settled ON deliveries (state, settled) WHERE settled IS NOT NULL;
+
+-- One row for each conversation that something is owed to. A lane is ready when it is neither busy nor backing off.
+CREATE TABLE lanes (
+    destination TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    rank INTEGER NOT NULL,
+    head INTEGER NOT NULL,
+    due REAL NOT NULL DEFAULT 0,
+    busy INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (destination, conversation)
+) WITHOUT ROWID;
+CREATE INDEX lanes_urgent ON lanes (destination, rank, head) WHERE busy = 0 AND due = 0;
+CREATE INDEX lanes_due ON lanes (due) WHERE due > 0;
+
+CREATE TABLE conversations (
+    key TEXT PRIMARY KEY,
+    memory BLOB NOT NULL,
+    alert TEXT,                           -- id of the delivery that later notices reply to
+    touched REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX conversations_touched ON conversations (touched);
+
+CREATE TABLE seen (
+    key TEXT PRIMARY KEY,
+    delivery TEXT,
+    digest TEXT,
+    at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX seen_at ON seen (at);
+
+CREATE TABLE holds (chat_id TEXT PRIMARY KEY, until REAL NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE held (destination TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE moved (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE facts (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
+
+-- accepted = sent + pending + sending + dead + expired, at every instant: no code path can forget to count.
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counters VALUES ('accepted', 0), ('pending', 0), ('sending', 0), ('sent', 0), ('dead', 0), ('expired', 0);
+CREATE TRIGGER deliveries_accepted AFTER INSERT ON deliveries BEGIN
+    UPDATE counters SET value = value + 1 WHERE name IN ('accepted', new.state);
+    INSERT INTO lanes (destination, conversation, rank, head)
+    VALUES (new.destination, new.conversation, new.rank, new.seq)
+    ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank), head = min(head, excluded.head);
+END;
+CREATE TRIGGER deliveries_turned AFTER UPDATE OF state ON deliveries WHEN old.state <> new.state BEGIN
+    UPDATE counters SET value = value + CASE name WHEN new.state THEN 1 ELSE -1 END
+    WHERE name IN (old.state, new.state);
+    UPDATE lanes SET busy = 1
+    WHERE new.state = 'sending' AND destination = new.destination AND conversation = new.conversation;
+END;
+CREATE TRIGGER deliveries_expired AFTER DELETE ON deliveries BEGIN
+    UPDATE counters SET value = value + CASE name WHEN 'expired' THEN 1 ELSE -1 END
+    WHERE name IN ('expired', old.state);
+END;
+"""
+
+
+class Damaged(sqlite3.DatabaseError):
+    """What SQLite raises where it stumbles over damage by itself."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """The outbox's connection. Raises NotOurDatabase, or sqlite3.DatabaseError where the file is damaged."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0, cached_statements=256)
+    try:
+        _claim_file(db, path)
+        db.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;"
+            "PRAGMA journal_size_limit=33554432; PRAGMA cache_size=-8192; PRAGMA temp_store=MEMORY;"
+        )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _claim_file(db: sqlite3.Connection, path: Path) -> None:
+    application, version = db.execute("PRAGMA application_id").fetchone()[0], _version(db)
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and (tables or application or version):
+        raise NotOurDatabase(
+            f"RELAY_DATABASE: {path} is another program's database; name a file that is ours or does not exist yet"
+        )
+    if version > SCHEMA_VERSION:
+        raise NotOurDatabase(
+            f"RELAY_DATABASE: {path} was written by a newer chatwoot-relay (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}); upgrade chatwoot-relay again, or name another file"
+        )
+    if version == 0:
+        db.executescript(
+            f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {SCHEMA}"
+            f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+        )
+    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise Damaged("database disk image is malformed")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def salvage(path: Path) -> list[tuple[Any, ...]]:
+    """What was still owed according to a damaged file, as far as it can be read; see :meth:`Store.adopt`."""
+    rows: dict[int, tuple[Any, ...]] = {}
+    for way in ("", "NOT INDEXED"):
+        # What was read before the damage is what there is, and an index may be whole where its table is not.
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
+            for row in db.execute(
+                "SELECT seq, id, destination, conversation, memory, rank, content, accepted_at, attempts"  # noqa: S608
+                f" FROM deliveries {way} WHERE state IN ('pending', 'sending') AND rank >= 0 ORDER BY seq"
+            ):
+                rows[row[0]] = row
+    return [rows[seq] for seq in sorted(rows)]
+
+
+# --- a delivery's content on disk: the alert, not its text, so that better wording rescues what is kept ---
+
+_tolerant = Converter(forbid_extra_keys=False)
+
+
+def pack(content: Content) -> bytes:
+    """Versioned JSON. Lone surrogates are gone by now: the door replaced them."""
+    return msgspec.json.encode({"v": 1, "alert" if isinstance(content, Alert) else "notice": content})
+
+
+def unpack(stored: bytes) -> Content | None:
+    """The reverse, tolerant of members that other versions add or lack; None where nothing can be read."""
+    try:
+        document = json.loads(stored)
+        if "alert" in document:
+            return _tolerant.structure(document["alert"], Alert)
+        return _tolerant.structure(document["notice"], Notice)
+    except Exception:  # a damaged row is buried, it does not stop the sender
+        return None
+
+
+def recall(stored: bytes) -> Memory | None:
+    """A conversation's memory. Another version's is as if never seen, which at worst tells once more."""
+    try:
+        return _tolerant.structure(json.loads(stored), Memory)
+    except Exception:  # whatever it is, it is not ours
+        return None
