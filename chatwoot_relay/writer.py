@@ -29,6 +29,8 @@ log = structlog.get_logger()
 MAX_BATCH = 512
 PATIENCE = 0.002  # seconds that what nobody waits for may wait for the commit of what somebody does
 FREE_DISK = 64 * 1024 * 1024
+LOOKS = 0.1  # seconds between looks at how much disk is free
+LIVES = 1.0  # seconds between records of the clocks
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -100,7 +102,9 @@ class Outbox:
         self._waiting: list[_Item[Any] | _Park] = []  # for the thread, at the end of this turn of the loop
         self._standing: Place | None = None
         self._thread: threading.Thread | None = None
+        self._ready_at = 0.0  # from when there may be something to claim
         self._low = False
+        self._looked = self._lived = float("-inf")  # when the disk was looked at, and the clocks were kept
         self._asked: set[asyncio.Future[Any]] = set()  # what the thread owes an answer to
 
     # --- the loop's side ---
@@ -273,13 +277,15 @@ class Outbox:
             changes = db.total_changes
             self._store.full = self._disk_is_low()
             claim = None if self._standing is None else self._standing.run
-            if items or (claim is not None and self._store.ready(now=self.now())):
+            if items:
+                self._ready_at = 0.0
+            if items or (claim is not None and self._is_ready()):
                 db.execute("BEGIN IMMEDIATE")
                 outcomes = self._all(items)
-                if claim is not None and self._store.ready(now=self.now()):
+                if claim is not None and self._is_ready():
                     claims = claim(self._store)
                 if db.total_changes != changes:
-                    self._store.live(wall=self.clock.wall(), at=self.now())
+                    self._live()
                 tally, oldest = self._store.tally(), self._store.oldest_waiting()
                 db.execute("COMMIT")
                 self.tally, self.oldest = tally, oldest
@@ -287,6 +293,7 @@ class Outbox:
                 log.info("outbox.recovered", after=self.fault)
                 self.fault = None
         except sqlite3.Error as error:
+            self._ready_at, self._lived = 0.0, float("-inf")
             self._give_up(error)
             unavailable = OutboxUnavailable(f"the outbox cannot be written: {error}")
             outcomes = [(item.future, None, unavailable) for item in items]
@@ -298,6 +305,18 @@ class Outbox:
         if outcomes:
             self._loop.call_soon_threadsafe(_resolve, outcomes)
         return going
+
+    def _is_ready(self) -> bool:
+        """Whether there is anything to claim; asked anew only after other work, or when it is time."""
+        if self._ready_at <= self.now():
+            self._ready_at = self._store.ready_at()
+        return self._ready_at <= self.now()
+
+    def _live(self) -> None:
+        """Keep how far the clocks had come. They go together: a moment ago will do."""
+        if abs(self.clock.wall() - self._lived) >= LIVES:
+            self._lived = self.clock.wall()
+            self._store.live(wall=self._lived, at=self.now())
 
     def _all(self, items: list[_Item[Any]]) -> list[_Outcome]:
         """The work of every item. What is wrong with one harms no other: if it failed half-way, all is done again."""
@@ -341,6 +360,9 @@ class Outbox:
 
     def _disk_is_low(self) -> bool:
         """Room is kept for marking what was told. On a very small disk a tenth of it has to do."""
+        if 0 <= self.clock.monotonic() - self._looked < LOOKS:
+            return self._low
+        self._looked = self.clock.monotonic()
         disk = os.statvfs(self.path.parent)
         free = disk.f_bavail * disk.f_frsize
         self._low = free < min(FREE_DISK, disk.f_blocks * disk.f_frsize // 10)
