@@ -24,12 +24,16 @@ _SPECIAL = re.compile("[&<>\"']")
 
 def escape(text: str) -> Html:
     """Text as Telegram's HTML shows it, letter for letter."""
-    return Html(html.escape(text) if _SPECIAL.search(text) else text)
+    return Html(_escaped(text))
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text) if _SPECIAL.search(text) else text
 
 
 def fill(template: str, /, **values: object) -> Html:
     """Fill *template*, escaping every value that is not Html; one pass, so braces in a value stay text."""
-    escaped = {k: v if isinstance(v, Html) else escape(str(v)) for k, v in values.items()}
+    escaped = {k: v if isinstance(v, Html) else _escaped(str(v)) for k, v in values.items()}
     return Html(template.format_map(escaped))
 
 
@@ -129,7 +133,7 @@ _CLOSING = {")": "(", "]": "[", "}": "{"}
 
 def guard(text: str) -> str:
     """The same text, in which no name, command or tag is live: a U+2060 stands behind each sign that would make one."""
-    if not _MAYBE.search(text):
+    if not ("@" in text or "/" in text or "#" in text) or not _MAYBE.search(text):
         return text
     parts, done = [], 0
     while ("@" in text or "/" in text or "#" in text) and (found := _LIVE.search(text, done)):

@@ -151,7 +151,10 @@ class Clean:
         if "exc_info" in facts:
             facts.update(self.fault(facts.pop("exc_info")))
         for key, value in facts.items():
-            facts[key] = self.text(value) if type(value) is str else self.value(value)
+            if type(value) is str:
+                facts[key] = self.text(value)
+            elif value is not None and type(value) is not float:
+                facts[key] = self.value(value)
         return facts
 
     def fault(self, found: object) -> dict[str, object]:
