@@ -243,7 +243,7 @@ def test_no_exception_at_hand_is_no_error() -> None:
 
 
 def test_libraries_speak_in_our_form_and_warnings_too() -> None:
-    """One stream, one form: a parser must not stumble over aiohttp. In a process of its own, for warnings are global."""
+    """One stream, one form: a parser must not stumble over aiohttp. A process of its own, for warnings are global."""
     code = """if True:
         import logging, warnings
         from chatwoot_relay.telemetry import set_up_logs
