@@ -22,7 +22,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from .chatwoot import delivery_key, signed_key
 from .clock import Clock
 from .errors import Complaint, OutboxUnavailable, Refused
-from .markup import sane, short_line
+from .markup import is_blank, sane
 from .models import MAX_ID, Alert
 from .pacing import Window
 from .settings import Settings
@@ -109,7 +109,8 @@ class Door:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self.body_timeout):
+            limit = None if request.content.is_eof() else self.body_timeout  # it is here: no timer is needed
+            async with asyncio.timeout(limit):
                 while chunk := await request.content.readany():
                     size += len(chunk)
                     self._in_flight += len(chunk)
@@ -281,11 +282,16 @@ def _any_float(digits: str) -> float | Decimal:
 def _leaf(kind: Any) -> Callable[[Any, Any], Any]:
     """Check a member against its annotation, the very one that the OpenAPI document shows."""
 
+    must_show = bool(kind.__metadata__[0].pattern)
+    is_text = kind.__origin__ in (str, str | None)
+
     def structure(value: Any, _: Any) -> Any:
         if isinstance(value, str):
             value = sane(value)
-            if kind.__metadata__[0].pattern and not short_line(value, 1):
+            if must_show and is_blank(value):
                 raise ValueError("must not be blank")  # nor of what is not seen
+            if is_text:  # and a pattern asks for no more than something to see
+                return value
         try:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:

@@ -19,14 +19,17 @@ class Html(str):
     __slots__ = ()
 
 
+_SPECIAL = re.compile("[&<>\"']")
+
+
 def escape(text: str) -> Html:
     """Text as Telegram's HTML shows it, letter for letter."""
-    return Html(html.escape(text))
+    return Html(html.escape(text) if _SPECIAL.search(text) else text)
 
 
 def fill(template: str, /, **values: object) -> Html:
     """Fill *template*, escaping every value that is not Html; one pass, so braces in a value stay text."""
-    escaped = {k: v if isinstance(v, Html) else html.escape(str(v)) for k, v in values.items()}
+    escaped = {k: v if isinstance(v, Html) else escape(str(v)) for k, v in values.items()}
     return Html(template.format_map(escaped))
 
 
@@ -42,10 +45,15 @@ def sane(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
+def _is_tame(text: str) -> bool:
+    """Whether there is nothing in it to clean or to normalise, as in most of what comes."""
+    return text.isascii() and text.isprintable()
+
+
 def clean(text: str) -> str:
     """Without control and bidi characters or lone surrogates: what Telegram shows, save for :func:`cut`'s NFC."""
     text = text[:READ]
-    if text.isascii() and text.isprintable():
+    if _is_tame(text):
         return text
     return _SURROGATE.sub("\ufffd", _CONTROL.sub(" ", _BIDI.sub("", _BREAKS.sub("\n", text))))
 
@@ -65,13 +73,22 @@ def cut(text: str, limit: int) -> str:
     return text[: limit if last.end() <= limit else last.start() or limit] + ELLIPSIS
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of it would be seen in one line."""
+    return not clean(text).strip()
+
+
 def short(text: str, limit: int) -> str:
     """A value that may run over lines, as :func:`block` shows it but not guarded yet. The same for what it made."""
+    if len(text) <= limit and _is_tame(text):
+        return text
     return cut(clean(text), limit)
 
 
 def short_line(text: str, limit: int) -> str:
     """A value for one line, as :func:`line` shows it but not guarded yet. The same for what it made."""
+    if len(text) <= limit and _is_tame(text):
+        return text.strip()
     return cut(clean(text).replace("\n", " ").strip(), limit)
 
 
@@ -141,7 +158,7 @@ _TAG = re.compile(r"<[^>]*>")
 
 def units(text: str) -> int:
     """Length in UTF-16 code units."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def text_of(markup: Html) -> str:

@@ -357,15 +357,14 @@ class Store:
                     break
         return claimed, died
 
-    def ready(self, *, now: float) -> bool:
-        """Whether there is anything to claim."""
+    def ready_at(self) -> float:
+        """Since or from when there is something to claim; infinity where nothing waits for its moment either."""
         row = self.db.execute(
-            "SELECT EXISTS ("
+            "SELECT CASE WHEN EXISTS ("
             "SELECT 1 FROM lanes INDEXED BY lanes_urgent WHERE destination > '' AND busy = 0 AND due = 0)"
-            " OR EXISTS (SELECT 1 FROM lanes WHERE due > 0 AND due <= ?)",
-            (now,),
+            " THEN 0 ELSE (SELECT min(due) FROM lanes WHERE due > 0) END"
         ).fetchone()
-        return bool(row[0])
+        return float("inf") if row[0] is None else float(row[0])
 
     def _overdue(self, destination: str, before: float) -> int | None:
         """The head of the longest waiting lane behind more urgent ones, if its head was born before then."""

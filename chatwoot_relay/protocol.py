@@ -46,11 +46,11 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._head_timer is None and self.idle:
-            self._expect_head()
         super().data_received(data)
-        if self._messages or not self.idle:
+        if not self.idle:
             self._stop_timer()
+        elif self._head_timer is None:  # a head that came whole needs none
+            self._expect_head()
 
     @property
     def idle(self) -> bool:

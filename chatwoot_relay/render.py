@@ -66,22 +66,18 @@ def render(
     limit = 100 if shorter else None
     blocks = _alert(content, links, limit) if isinstance(content, Alert) else _notice(content, links, limit)
     if isinstance(content, Alert) and content.additional_info and not shorter:
-        blocks.append(_info(content.additional_info, content.left_out, room=_room(blocks)))
+        blocks.append(_info(content.additional_info, content.left_out, beside=blocks))
     blocks += [fill(LATE, age=_age(late))] if late > 60 else []
     blocks += [Html(REPEAT)] if repeat else []
     return Html("\n\n".join(b for b in blocks if b))
 
 
-def _room(blocks: Iterable[Html]) -> int:
-    """UTF-16 units that are left beside *blocks*."""
-    return LIMIT - RESERVE - sum(units(text_of(block)) for block in blocks)
-
-
-def _fitting(rows: Iterable[Html], room: int) -> list[Html]:
-    """As many of *rows*, from the first, as have *room*."""
-    rows, shown = list(rows), []
-    if sum(units(row) + 1 for row in rows) <= room:  # with their markup they are longer
+def _fitting(rows: list[Html], beside: Iterable[Html] = ()) -> list[Html]:
+    """As many of *rows*, from the first, as have room beside those blocks."""
+    room, shown = LIMIT - RESERVE, list[Html]()
+    if units("\n".join([*beside, *rows])) < room:  # with their markup they are longer
         return rows
+    room -= sum(units(text_of(block)) for block in beside)
     for row in rows:
         room -= units(text_of(row)) + 1
         if room < 0:
@@ -114,12 +110,12 @@ def _notice(notice: Notice, links: Links, limit: int | None) -> list[Html]:
         _link(notice.url, links.to(notice.conversation_id)),
     ]
     facts = [(line(label, LABEL_LIMIT), line(value, LINE_LIMIT)) for label, value in notice.facts[:FACT_LINES]]
-    return [blocks[0], _lines(*facts, room=_room(blocks)), *blocks[1:]]
+    return [blocks[0], _lines(*facts, beside=blocks), *blocks[1:]]
 
 
-def _lines(*pairs: tuple[str, str], room: int = LIMIT) -> Html:
-    rows = (fill(LABELLED, label=label, value=value) for label, value in pairs if value)
-    return Html("\n".join(_fitting(rows, room)))
+def _lines(*pairs: tuple[str, str], beside: Iterable[Html] = ()) -> Html:
+    rows = [fill(LABELLED, label=label, value=value) for label, value in pairs if value]
+    return Html("\n".join(_fitting(rows, beside)))
 
 
 def _message(message: str, limit: int) -> Html:
@@ -137,7 +133,7 @@ def _link(given: str | None, made: str | None) -> Html:
 
 def _is_web(url: str) -> bool:
     """Whether a link may be live: http or https, a host, and nothing in it that could end it early."""
-    if len(url) > URL_LIMIT or len(escape(url).encode()) > URL_MARKUP or any(c.isspace() for c in url):
+    if len(url) > URL_LIMIT or len(escape(url).encode()) > URL_MARKUP or url.split() != [url]:
         return False
     try:
         parts = urlsplit(url)
@@ -146,9 +142,9 @@ def _is_web(url: str) -> bool:
         return False
 
 
-def _info(info: dict[str, Any], left_out: int, *, room: int) -> Html:
+def _info(info: dict[str, Any], left_out: int, *, beside: Iterable[Html]) -> Html:
     rows, rest = _rows(info)
-    shown = _fitting((fill(INFO_LINE, label=guard(key), value=guard(value)) for key, value in rows), room)
+    shown = _fitting([fill(INFO_LINE, label=guard(key), value=guard(value)) for key, value in rows], beside)
     rest += left_out + len(rows) - len(shown)
     if rest:
         shown.append(fill(INFO_MORE, count=rest))

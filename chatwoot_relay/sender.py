@@ -91,6 +91,7 @@ class Sender:
         self._outage = 0  # probes and holds since the last success: how far probing has backed off
         self._dues: list[float] = []
         self._claims = 0
+        self._parked = 0  # how many the claim that stands may take
         self._kept = 0.0  # when the seconds held were last put on disk
         self._keeping: asyncio.Task[None] | None = None
         self.turns = 0  # of the task: the watchdog sees by it that it lives
@@ -138,6 +139,7 @@ class Sender:
         while not self._stopping:
             self.turns += 1
             permits, wait = self._permits()
+            self._parked = sum(permits.values())
             self._outbox.park(standing, self._claim(permits))
             timer = None if wait is None else self._spawn(self._clock.sleep(wait))
             if timer is not None:
@@ -251,7 +253,9 @@ class Sender:
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         del self._in_flight[task]
-        self._changed.set()
+        free = MAX_IN_FLIGHT - len(self._in_flight)
+        if free >= 2 * self._parked or self._dues or self.holds or self._outage:
+            self._changed.set()  # else the claim that stands will do for now
         self._check(task)
 
     async def _release(self, delivery: Delivery) -> None:

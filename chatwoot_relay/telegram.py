@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import re
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import attrs
+import msgspec
+from aiohttp.abc import AbstractStreamWriter
 
 from .markup import Html, plain
 from .models import (
@@ -184,20 +186,16 @@ class Telegram:
         written: asyncio.Event | None = None,
     ) -> Answer | Unsent | Lost:
         """One method of the Bot API. *written* is set as soon as the request is on its way."""
-        trace = SimpleNamespace(written=written, sent=False)
+        body = _Body(payload or {}, written)
         try:
             async with self._session.post(
-                self._base + method,
-                json=payload or {},
-                timeout=aiohttp.ClientTimeout(total=timeout, connect=min(CONNECT_TIMEOUT, timeout)),
-                allow_redirects=False,
-                trace_request_ctx=trace,
+                self._base + method, data=body, timeout=_limits(timeout), allow_redirects=False
             ) as response:
                 return await self._read(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return Unsent(_name(error))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return Lost(_name(error)) if trace.sent else Unsent(_name(error))
+            return Lost(_name(error)) if body.sent else Unsent(_name(error))
 
     async def _read(self, response: aiohttp.ClientResponse) -> Answer | Unsent:
         """A 2xx means heeded even where its body breaks off; anything else unreadable says what its status says."""
@@ -227,21 +225,30 @@ def _name(error: BaseException) -> str:
     return f"{words} ({os.strerror(cause.errno) if cause.errno > 0 else cause.strerror})"
 
 
-async def _headers_sent(_: Any, context: SimpleNamespace, __: Any) -> None:
-    trace = context.trace_request_ctx
-    if trace is not None:
-        trace.sent = True
-        if trace.written is not None:
-            trace.written.set()
+@functools.cache
+def _limits(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, connect=min(CONNECT_TIMEOUT, seconds))
+
+
+class _Body(aiohttp.BytesPayload):
+    """JSON that knows when it is written: its head goes with it, and nothing has left us before."""
+
+    def __init__(self, value: Mapping[str, Any], written: asyncio.Event | None) -> None:
+        super().__init__(msgspec.json.encode(value), content_type="application/json")
+        self.sent = False
+        self._written = written
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.sent = True
+        if self._written is not None:
+            self._written.set()
+        await super().write_with_length(writer, content_length)
 
 
 def open_session() -> aiohttp.ClientSession:
     """The session that the whole process shares."""
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(_headers_sent)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=32, keepalive_timeout=IDLE, ttl_dns_cache=60),
-        trace_configs=[trace],
         headers={"User-Agent": "chatwoot-relay", "Accept-Encoding": "identity"},  # one way less for a 200 to break
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=True,

@@ -60,7 +60,7 @@ def set_up_logs(
             lambda logger, method, line: cast(str, line).encode(),
         ]
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, Clean(secrets, detailed=level == "debug"), *render],
+        processors=[Clean(secrets, detailed=level == "debug"), *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, Forgiving(file))),
         cache_logger_on_first_use=True,

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 MAX_BATCH = 512
 PATIENCE = 0.002  # seconds that what nobody waits for may wait for the commit of what somebody does
 FREE_DISK = 64 * 1024 * 1024
+LOOKS = 0.1  # seconds between looks at how much disk is free
+LIVES = 1.0  # seconds between records of the clocks
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -97,9 +99,12 @@ class Outbox:
         self._max_pending = max_pending
         self._base = 0.0
         self._queue: queue.SimpleQueue[_Item[Any] | _Park | None] = queue.SimpleQueue()
+        self._waiting: list[_Item[Any] | _Park] = []  # for the thread, at the end of this turn of the loop
         self._standing: Place | None = None
         self._thread: threading.Thread | None = None
+        self._ready_at = 0.0  # from when there may be something to claim
         self._low = False
+        self._looked = self._lived = float("-inf")  # when the disk was looked at, and the clocks were kept
         self._asked: set[asyncio.Future[Any]] = set()  # what the thread owes an answer to
 
     # --- the loop's side ---
@@ -139,9 +144,11 @@ class Outbox:
             raise OutboxUnavailable("the outbox's thread has died")
         future: asyncio.Future[T] = self._loop.create_future()
         self._asked.add(future)
-        future.add_done_callback(self._asked.discard)
-        self._queue.put(_Item(run, future, patient))
-        return await future
+        self._hand_over(_Item(run, future, patient))
+        try:
+            return await future
+        finally:
+            self._asked.discard(future)
 
     def stand(self) -> Place:
         """A place for a claim that waits; see :meth:`park`."""
@@ -149,7 +156,18 @@ class Outbox:
 
     def park(self, standing: Place, run: Callable[[Store], Claims] | None) -> None:
         """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried soon."""
-        self._queue.put(_Park(standing, run))
+        self._hand_over(_Park(standing, run))
+
+    def _hand_over(self, entry: _Item[Any] | _Park) -> None:
+        """What comes in one turn of the loop goes to the thread together: a commit for each would be dear."""
+        if not self._waiting:
+            self._loop.call_soon(self._put)
+        self._waiting.append(entry)
+
+    def _put(self) -> None:
+        for entry in self._waiting:
+            self._queue.put(entry)
+        self._waiting.clear()
 
     def refusal(self) -> str | None:
         """Why nothing can be accepted right now, or None."""
@@ -164,6 +182,7 @@ class Outbox:
     async def close(self) -> None:
         """Finish what was handed in, then close the file."""
         if self._thread is not None:
+            self._put()
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
             self._store.db.close()
@@ -258,13 +277,15 @@ class Outbox:
             changes = db.total_changes
             self._store.full = self._disk_is_low()
             claim = None if self._standing is None else self._standing.run
-            if items or (claim is not None and self._store.ready(now=self.now())):
+            if items:
+                self._ready_at = 0.0
+            if items or (claim is not None and self._is_ready()):
                 db.execute("BEGIN IMMEDIATE")
                 outcomes = self._all(items)
-                if claim is not None and self._store.ready(now=self.now()):
+                if claim is not None and self._is_ready():
                     claims = claim(self._store)
                 if db.total_changes != changes:
-                    self._store.live(wall=self.clock.wall(), at=self.now())
+                    self._live()
                 tally, oldest = self._store.tally(), self._store.oldest_waiting()
                 db.execute("COMMIT")
                 self.tally, self.oldest = tally, oldest
@@ -272,6 +293,7 @@ class Outbox:
                 log.info("outbox.recovered", after=self.fault)
                 self.fault = None
         except sqlite3.Error as error:
+            self._ready_at, self._lived = 0.0, float("-inf")
             self._give_up(error)
             unavailable = OutboxUnavailable(f"the outbox cannot be written: {error}")
             outcomes = [(item.future, None, unavailable) for item in items]
@@ -283,6 +305,18 @@ class Outbox:
         if outcomes:
             self._loop.call_soon_threadsafe(_resolve, outcomes)
         return going
+
+    def _is_ready(self) -> bool:
+        """Whether there is anything to claim; asked anew only after other work, or when it is time."""
+        if self._ready_at <= self.now():
+            self._ready_at = self._store.ready_at()
+        return self._ready_at <= self.now()
+
+    def _live(self) -> None:
+        """Keep how far the clocks had come. They go together: a moment ago will do."""
+        if abs(self.clock.wall() - self._lived) >= LIVES:
+            self._lived = self.clock.wall()
+            self._store.live(wall=self._lived, at=self.now())
 
     def _all(self, items: list[_Item[Any]]) -> list[_Outcome]:
         """The work of every item. What is wrong with one harms no other: if it failed half-way, all is done again."""
@@ -326,6 +360,9 @@ class Outbox:
 
     def _disk_is_low(self) -> bool:
         """Room is kept for marking what was told. On a very small disk a tenth of it has to do."""
+        if 0 <= self.clock.monotonic() - self._looked < LOOKS:
+            return self._low
+        self._looked = self.clock.monotonic()
         disk = os.statvfs(self.path.parent)
         free = disk.f_bavail * disk.f_frsize
         self._low = free < min(FREE_DISK, disk.f_blocks * disk.f_frsize // 10)

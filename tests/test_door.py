@@ -444,6 +444,9 @@ class Stream:
     async def readany(self) -> bytes:
         return self.pieces.pop(0) if self.pieces else b""
 
+    def is_eof(self) -> bool:
+        return False
+
 
 def a_post(*headers: tuple[str, str], pieces: tuple[bytes, ...] = (BODY,)) -> Any:
     return make_mocked_request("POST", "/", headers=CIMultiDict(headers), payload=Stream(*pieces))

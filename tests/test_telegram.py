@@ -174,7 +174,7 @@ async def test_a_call_is_posted_as_json_under_the_token(session: aiohttp.ClientS
         assert classify(await telegram.call("sendMessage")) == Retry("HTTP 500", heard=True)
         assert classify(await telegram.call("sendMessage")) == Sent(None)
         (sent,) = [call for key, calls in mocked.requests.items() for call in calls[:1]]
-    assert sent.kwargs["json"] == {"text": "x"}
+    assert json.loads(sent.kwargs["data"].decode()) == {"text": "x"}
     assert sent.kwargs["allow_redirects"] is False
     assert "secret" not in repr(telegram)
 
