@@ -283,14 +283,6 @@ def test_what_is_below_the_level_is_not_written() -> None:
     assert stream.getvalue() == b""
 
 
-def test_a_request_id_bound_to_the_context_follows_along() -> None:
-    """One alert can be followed through everything that is logged of it."""
-    stream = set_up()
-    with structlog.contextvars.bound_contextvars(request="r1"):
-        structlog.get_logger().info("a.b")
-    assert lines(stream)[0]["request"] == "r1"
-
-
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_crash_is_one_line() -> None:
     """Python's own traceback shows source lines and values; ours is one line that says where."""
