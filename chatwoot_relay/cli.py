@@ -68,7 +68,7 @@ def main() -> None:
 
 @main.command(epilog="\b\n" + help_text())
 def serve() -> None:
-    """Run the service. Everything is set by environment variables, listed below."""
+    """Run the service. Its settings are environment variables or lines of .env, listed below."""
     for warning in unknown(os.environ, directory=Path.cwd()):  # first, for it is why another is missing
         click.echo(f"chatwoot-relay: warning: {warning}", err=True)
     settings = load(os.environ, directory=Path.cwd())
@@ -84,7 +84,10 @@ def serve() -> None:
 @main.command()
 @click.option("--open-browser/--no-open-browser", default=False, help="Show the chat in a browser.")
 def demo(open_browser: bool) -> None:
-    """Run all of it without a token, on a Telegram built in. A page shows the chat."""
+    """Run all of it without a token, on a Telegram built in. A page shows the chat.
+
+    Of all settings only RELAY_HOST and RELAY_PORT count. Ctrl+C ends it, and nothing is kept.
+    """
     from .demo import run_demo  # its page and its Telegram are no part of the service
 
     run_demo(os.environ, open_browser=open_browser)
@@ -123,7 +126,7 @@ def outbox() -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_(state: str | None, limit: int, as_json: bool) -> None:
-    """The newest deliveries, and how many there are of each state."""
+    """The newest deliveries, and how many there are of each state. Times are UTC."""
     rows = _perform("list", state=state, limit=limit)
     tally = _perform("tally")
     if as_json:
@@ -165,7 +168,7 @@ def redrive(ids: tuple[str, ...], everything: bool) -> None:
 @outbox.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup(file: Path) -> None:
-    """Write a consistent copy of the outbox to FILE."""
+    """Write a consistent copy of the outbox to FILE. What is there is replaced."""
     database = _database()
     if file.exists() and database.exists() and file.samefile(database):
         raise RelayError(f"{file} is the outbox itself; name another file")

@@ -41,10 +41,10 @@ SKEW_SHOWN = 600.0  # seconds for which a signature refused for its time is a si
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json|text/json", re.IGNORECASE)
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="chatwoot-relay", Basic realm="chatwoot-relay"'}
 _HINTS = {
-    Verdict.MISSING: "the request carries no X-Chatwoot-Signature",
+    Verdict.MISSING: "it carries no X-Chatwoot-Signature; what Chatwoot never signs presents RELAY_TOKEN, as ?token=…",
     Verdict.MALFORMED: "the signature's headers are not of Chatwoot's form",
-    Verdict.STALE: "the signature is more than five minutes off: is a clock wrong?",
-    Verdict.MISMATCH: "the signature does not match: another secret, or something changed the body on its way",
+    Verdict.STALE: "the signature is more than five minutes off; compare the clocks",
+    Verdict.MISMATCH: "the signature does not match; it is another secret, or something changed the body",
 }
 
 

@@ -246,10 +246,10 @@ def _open(outbox: Outbox) -> None:
         outbox.open()
     except OSError as error:
         refusal = ConfigurationError if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR) else RelayError
-        raise refusal(
-            f"the outbox cannot be opened at {outbox.path}: {error.strerror}; "
-            f"make {outbox.path.parent} a directory that we may write to, or set RELAY_DATABASE"
-        ) from None
+        todo = f"make {outbox.path.parent} a directory that we may write to, or set RELAY_DATABASE"
+        if error.errno == errno.EISDIR:
+            todo = "set RELAY_DATABASE to a file"
+        raise refusal(f"the outbox cannot be opened at {outbox.path}: {error.strerror}; {todo}") from None
 
 
 def _is_public(sock: socket.socket) -> bool:

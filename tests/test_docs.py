@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import textwrap
 from pathlib import Path
@@ -96,6 +97,15 @@ def test_the_readme_lists_every_command() -> None:
     """What is not listed is not found."""
     assert isinstance(main, click.Group)
     assert set(re.findall(r"^\| `chatwoot-relay ([a-z]+)", README, flags=re.M)) == set(main.commands)
+
+
+def test_the_floors_are_told_as_they_are() -> None:
+    """A map that puts a module on another floor is worse than none."""
+    read = configparser.ConfigParser()
+    read.read(HOME / "setup.cfg")
+    layers = read["importlinter:contract:floors"]["layers"].strip().splitlines()
+    table = TEXTS["docs/architecture.md"].split("| floor | modules |")[1].split("\n\n")[0].splitlines()[2:]
+    assert [re.findall(r"`(\w+)`", row.split("|")[2]) for row in table] == [re.findall(r"\w+", row) for row in layers]
 
 
 def test_the_decisions_are_numbered_short_and_whole() -> None:

@@ -532,3 +532,13 @@ async def test_bodies_in_flight_share_a_budget_that_comes_back() -> None:
     assert await is_read(0)
     assert others == [False, True, True]
     assert await ours.read(a_post())
+
+
+@pytest.mark.parametrize("member", ["message", "reason", "severity"])
+@pytest.mark.parametrize("unseen", ["", " \n", "\x00", "\u202e\u200f", "\u2028\u2029\r\n"])
+def test_what_nobody_would_see_is_blank(member: str, unseen: str) -> None:
+    """An alert without words tells nobody why a human is needed."""
+    body = {"severity": "high", "reason": "R", "conversation_id": 1, "message": "m", member: unseen}
+    with pytest.raises(Refused) as refused:
+        read_alert(body)
+    assert refused.value.errors == (Complaint(f"$.{member}", "must not be blank"),)

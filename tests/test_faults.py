@@ -21,7 +21,7 @@ import attrs
 import pytest
 from aiohttp import web
 from faults import FaultyTelegram, Script, refusal
-from relay_process import ALERTS, CHAT, HEALTH, HOME, PATIENCE, WEBHOOK, Answer, House, RelayProcess, alert
+from relay_process import ALERTS, CHAT, HEALTH, HOME, PATIENCE, TEST, WEBHOOK, Answer, House, RelayProcess, alert
 
 from chatwoot_relay.errors import OutboxUnavailable
 from chatwoot_relay.handlers import RELAY
@@ -473,3 +473,23 @@ async def test_no_answer_is_written_before_its_commit_is_on_the_disk(home: House
             synced = 0
     assert len(order) == 20
     assert min(order) >= 1
+
+
+async def test_a_test_says_whether_telegram_spoke(home: House) -> None:
+    """502 with Telegram's words and what to do; 504 where it said nothing, and no address of ours in it."""
+    relay = await home.relay()
+    home.telegram.script(refusal(500, "Internal Server Error"))
+    spoke = await relay.post(TEST)
+    assert (spoke.status, "Internal Server Error" in spoke.json["detail"]) == (502, True)
+    lonely = await home.relay(TELEGRAM_API_URL="http://127.0.0.1:9")
+    silent = await lonely.post(TEST)
+    assert silent.status == 504
+    assert "127.0.0.1" not in silent.json["detail"]
+
+
+async def test_one_alert_in_an_outage_makes_health_degraded(home: House) -> None:
+    """No streak is needed to see that Telegram is not taking it."""
+    relay = await home.relay(TELEGRAM_API_URL="http://127.0.0.1:9", RELAY_REPLY_TIMEOUT="1")
+    assert (await relay.alert()).status == 202
+    health = await relay.get(HEALTH)
+    assert (health.status, health.json["status"]) == (200, "degraded")

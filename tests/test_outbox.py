@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from chatwoot_relay.errors import NotOurDatabase, OutboxUnavailable
 from chatwoot_relay.events import Decision, Memory
+from chatwoot_relay.events import Ignored as Reason
 from chatwoot_relay.models import Alert, Content, Delivery, Notice, Rank
 from chatwoot_relay.outbox import (
     DEAD_KEPT,
@@ -267,7 +268,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert set(redriven) == set(dead) & set(dead if some is None else some)
         for id in redriven:
             owed = self.known[id]
-            owed.born, owed.ambiguous, owed.state = self.now, 0, "pending"
+            owed.born, owed.ambiguous, owed.state = self.now, min(owed.ambiguous, 1), "pending"
             fellows = [o for o in self.known.values() if o.conversation == owed.conversation and o is not owed]
             owed.due = max([o.due for o in fellows if o.state in ("pending", "sending")], default=0.0)
 
@@ -462,6 +463,47 @@ def test_a_repeat_is_answered_as_the_first_stands_by_then(store: Store) -> None:
         if number == 1:
             store.db.execute("DELETE FROM deliveries")
     assert states == [("0", "pending", None, True), ("0", "sent", 5, False), ("2", "pending", None, True)]
+
+
+def test_a_repeat_knows_how_many_go_before_it(store: Store) -> None:
+    """Of its own conversation and of others: whoever cannot be told in time is answered at once."""
+    ahead = []
+    for number, conversation in enumerate(["1", "1", "1", "2", "1"]):
+        where: dict[str, Any] = {"destination": "team", "conversation": conversation, "now": 0}
+        ahead.append(store.enqueue(an_alert(), id=str(number), **where).ahead)
+    assert ahead == [0, 1, 2, 1, 4]
+
+
+def test_a_copy_of_what_was_told_is_no_news_to_a_later_state(store: Store) -> None:
+    """It changed nothing when it came; replayed after the conversation was resolved, it must not open it again."""
+    decision = Decision(ignored=Reason.ALREADY_TOLD)
+    answers = [
+        store.receive(
+            lambda memory, repeated: (decision, None), key="c", happening=None, transport=("signed",), id="a",
+            destination="team", conversation="1", now=0,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    assert answers == [Ignored("already told"), Ignored("duplicate")]
+
+
+def test_a_short_retention_forgets_no_replay(store: Store) -> None:
+    """A signature is good for five minutes, however short delivered alerts are kept."""
+    where: dict[str, Any] = {"key": "k", "digest": "d", "destination": "team", "conversation": "1"}
+    store.enqueue_once(an_alert(), id="a", now=0, **where)
+    while store.expire(now=600, retention=1):
+        pass
+    assert isinstance(store.enqueue_once(an_alert(), id="b", now=600, **{**where, "digest": "other"}), Conflict)
+
+
+def test_all_dead_letters_are_redriven_by_steps(store: Store) -> None:
+    """Nobody waits for a thousand of them."""
+    for number in range(STEP + 5):
+        store.enqueue(an_alert(), id=str(number), destination="team", conversation=str(number), now=0)
+    for delivery in claim(store, STEP + 5):
+        store.bury(delivery.seq, now=0, reason="no")
+    steps = [len(store.redrive(None, now=1)) for _ in range(3)]
+    assert steps == [STEP, 5, 0]
 
 
 def test_a_posting_that_came_before_is_a_duplicate(store: Store) -> None:

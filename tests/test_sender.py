@@ -641,6 +641,52 @@ async def test_repairs_keep_the_pace_too(tmp_path: Path) -> None:
         assert len(made.messages) == 15
 
 
+async def test_a_mending_waits_for_a_hold_too(one: Bench) -> None:
+    """Telegram had the chat wait while an answer was on its way that asks for a mending: nothing goes early."""
+    flying: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    one.line.next(flying, flood(30))
+    await one.owe("a")
+    await one.owe("b")
+    flying.set_result(refused(400, "can't parse entities"))
+    await one.wait(29)
+    assert len(one.line.sends) == 2
+    await one.wait(5)
+    assert sorted(one.messages) == ["a", "b"]
+
+
+async def test_one_failure_is_trouble_until_a_send_succeeds(one: Bench) -> None:
+    """A single alert in an outage: no hold yet, but Telegram is not taking it, and health must say so."""
+    one.line.answer = lambda call: DOWN
+    await one.owe("a")
+    assert "not taking messages" in str(one.sender.trouble())
+    one.line.answer = lambda call: None
+    await one.wait(60)
+    assert (one.messages, one.sender.trouble()) == (["a"], None)
+
+
+async def test_a_redriven_maybe_told_is_marked(one: Bench) -> None:
+    """Its earlier attempts' fate is as unknown as before."""
+    one.line.next(LOST, LOST, LOST)
+    await one.owe("a")
+    await one.wait(120)
+    assert await one.state("a") == "dead"
+    await one.do(lambda store: store.redrive(["a"], now=one.outbox.now()))
+    one.sender.poke()
+    await one.wait(1)
+    assert [call.text.endswith("May be a repeat") for call in one.line.told if "Message:" in call.text] == [True]
+
+
+async def test_whoever_dares_learns_at_once_whether_it_is_mended(one: Bench) -> None:
+    """A test after the repair must not hear what was wrong before it."""
+    one.line.next(refused(403, "Forbidden: kicked"))
+    await one.owe("a")
+    assert one.sender.delay("team") == float("inf")
+    one.sender.dare("team")
+    assert one.sender.delay("team") == 0.0
+    await one.settle()
+    assert (one.messages, one.sender.trouble()) == (["a"], None)
+
+
 # --- those who wait ---
 
 

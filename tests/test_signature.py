@@ -163,6 +163,7 @@ def basic(pair: bytes) -> str:
         ([], "token=s3cret", (b"s3cret",)),
         ([], "a=b&token=s%33cr%65t&c", (b"s3cret",)),
         ([], "token=a b", (b"a b",)),
+        ([], "token=a%2Bb", (b"a+b",)),
         ([], "token=%ff", (b"\xff",)),
         ([], "token=", ()),
         ([], "token", ()),
@@ -189,3 +190,9 @@ def test_a_token_matches_as_bytes() -> None:
     assert token_matches(tokens(authorization=["Bearer \udcff"], query=""), b"\xff")
     assert not token_matches([], b"secret")
     assert not token_matches([b"secre", b"secret2"], b"secret")
+
+
+def test_a_token_with_a_plus_may_be_pasted_as_it_is() -> None:
+    """Base64 has them, and nobody escapes what they paste into a webhook's address; a form would mean a space."""
+    found = tokens(authorization=[], query="token=abc+def/ghi=")
+    assert sorted(found) == [b"abc def/ghi=", b"abc+def/ghi="]

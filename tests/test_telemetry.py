@@ -243,7 +243,7 @@ def test_no_exception_at_hand_is_no_error() -> None:
 
 
 def test_libraries_speak_in_our_form_and_warnings_too() -> None:
-    """One stream, one form: a parser must not stumble over aiohttp. In a process of its own, for warnings are global."""
+    """One stream, one form: a parser must not stumble over aiohttp. A process of its own, for warnings are global."""
     code = """if True:
         import logging, warnings
         from chatwoot_relay.telemetry import set_up_logs
@@ -281,14 +281,6 @@ def test_what_is_below_the_level_is_not_written() -> None:
     structlog.get_logger().info("a.b")
     logging.getLogger("x").info("said")
     assert stream.getvalue() == b""
-
-
-def test_a_request_id_bound_to_the_context_follows_along() -> None:
-    """One alert can be followed through everything that is logged of it."""
-    stream = set_up()
-    with structlog.contextvars.bound_contextvars(request="r1"):
-        structlog.get_logger().info("a.b")
-    assert lines(stream)[0]["request"] == "r1"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
