@@ -30,7 +30,6 @@ MAX_BATCH = 512
 PATIENCE = 0.002  # seconds that what nobody waits for may wait for the commit of what somebody does
 FREE_DISK = 64 * 1024 * 1024
 LOOKS = 0.1  # seconds between looks at how much disk is free
-LIVES = 1.0  # seconds between records of the clocks
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -104,7 +103,7 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._ready_at = 0.0  # from when there may be something to claim
         self._low = False
-        self._looked = self._lived = float("-inf")  # when the disk was looked at, and the clocks were kept
+        self._looked = float("-inf")  # when the disk was looked at
         self._asked: set[asyncio.Future[Any]] = set()  # what the thread owes an answer to
 
     # --- the loop's side ---
@@ -285,7 +284,7 @@ class Outbox:
                 if claim is not None and self._is_ready():
                     claims = claim(self._store)
                 if db.total_changes != changes:
-                    self._live()
+                    self._store.live(wall=self.clock.wall(), at=self.now())
                 tally, oldest = self._store.tally(), self._store.oldest_waiting()
                 db.execute("COMMIT")
                 self.tally, self.oldest = tally, oldest
@@ -293,7 +292,7 @@ class Outbox:
                 log.info("outbox.recovered", after=self.fault)
                 self.fault = None
         except sqlite3.Error as error:
-            self._ready_at, self._lived = 0.0, float("-inf")
+            self._ready_at = 0.0
             self._give_up(error)
             unavailable = OutboxUnavailable(f"the outbox cannot be written: {error}")
             outcomes = [(item.future, None, unavailable) for item in items]
@@ -311,12 +310,6 @@ class Outbox:
         if self._ready_at <= self.now():
             self._ready_at = self._store.ready_at()
         return self._ready_at <= self.now()
-
-    def _live(self) -> None:
-        """Keep how far the clocks had come. They go together: a moment ago will do."""
-        if abs(self.clock.wall() - self._lived) >= LIVES:
-            self._lived = self.clock.wall()
-            self._store.live(wall=self._lived, at=self.now())
 
     def _all(self, items: list[_Item[Any]]) -> list[_Outcome]:
         """The work of every item. What is wrong with one harms no other: if it failed half-way, all is done again."""
