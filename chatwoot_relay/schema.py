@@ -115,7 +115,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         _claim_file(db, path)
         db.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;"
-            "PRAGMA journal_size_limit=33554432; PRAGMA cache_size=-8192; PRAGMA temp_store=MEMORY;"
+            "PRAGMA journal_size_limit=33554432; PRAGMA cache_size=-3072; PRAGMA temp_store=MEMORY;"
         )
     except BaseException:
         db.close()
