@@ -153,10 +153,6 @@ class Door:
             hint = _HINTS[entry.signature] if self._secrets else "RELAY_TOKEN was not presented"
             raise Refused(401, f"Not let in: {hint}.", headers=_CHALLENGE)
 
-    @property
-    def wants_token(self) -> bool:
-        return self._token is not None
-
     def client(self, request: web.Request) -> str:
         """The client's address: the peer's, or what the trusted proxies in front of it say."""
         address = request.remote or ""
