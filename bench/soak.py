@@ -71,10 +71,12 @@ async def soak(*, kills: int, connections: int, longest: float, patience: float)
     extra = sum(count - 1 for count in counts.values())
     with sqlite3.connect(folder / "outbox.db") as db:
         whole = db.execute("PRAGMA integrity_check").fetchone()[0]
-        sums = dict(db.execute("SELECT name, value FROM counters"))
-    balanced = sums["accepted"] == sum(value for name, value in sums.items() if name != "accepted")
+        accepted_in_all, *others = db.execute(
+            "SELECT accepted, pending, sending, sent, dead, expired FROM tally"
+        ).fetchone()
+    balanced = accepted_in_all == sum(others)
     print(f"{len(accepted)} accepted, {len(lost)} lost, {extra} extra copies in {kills} kills, {len(strange)} unasked")
-    print(f"database: {whole}; accounts {'balance' if balanced else f'do not balance: {sums}'}")
+    print(f"database: {whole}; accounts {'balance' if balanced else f'do not balance: {accepted_in_all}, {others}'}")
     print(f"ready again after {max(starts):.2f} s at most")
     return not lost and not strange and extra <= kills * IN_FLIGHT and whole == "ok" and balanced
 

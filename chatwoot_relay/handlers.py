@@ -23,7 +23,7 @@ from .markup import short_line
 from .metrics import Metrics
 from .models import Alert, Ambiguous, Content, Dead, Operator, Outcome, Rank, Retry, Sent, WaitBot, WaitChat, new_id
 from .openapi import openapi
-from .outbox import Accepted, Conflict, Ignored
+from .outbox import Accepted, Arrival, Conflict, Ignored
 from .pages import Page, docs_page, redoc_page
 from .render import trim
 from .sender import Sender
@@ -36,6 +36,7 @@ log = structlog.get_logger()
 TEAM = "team"  # the one destination there is; deliveries name it, settings say which chat it is
 RETRY_AFTER = "3"
 KEY_LIMIT = 255
+FEW = 40  # more than the limits let through in any reply timeout
 TEST_PATIENCE = 3.0  # seconds at least, for a test tells the truth
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -198,13 +199,13 @@ async def receive_alert(request: web.Request) -> web.Response:
 async def _deliver_alert(relay: Relay, alert: Alert, key: str, digest: str) -> web.Response:
     relay.demand_open()
     delivery_id, lane = new_id(), str(alert.conversation_id)
-    where: dict[str, Any] = {"id": delivery_id, "destination": TEAM, "conversation": lane, "now": relay.outbox.now()}
+    arrival = Arrival(alert, delivery_id, TEAM, lane, relay.outbox.now())
     with relay.sender.waiters.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as future:
         if key:
             known = "key:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-            accepted = await relay.outbox.do(lambda store: store.enqueue_once(alert, key=known, digest=digest, **where))
+            accepted = await relay.outbox.do(lambda store: store.enqueue_once(arrival, key=known, digest=digest))
         else:
-            accepted = await relay.outbox.do(lambda store: store.enqueue(alert, **where))
+            accepted = await relay.outbox.enqueue(arrival)
         if isinstance(accepted, Conflict):
             raise Refused(409, "This Idempotency-Key was used before with another body.")
         if accepted.fresh:
@@ -233,8 +234,13 @@ def _tell_alert(delivery_id: str, conversation_id: int, outcome: Outcome | None)
 async def _outcome(relay: Relay, future: Any, accepted: Accepted) -> Outcome | None:
     """What came of a delivery, if it can come within the reply timeout; else None, at once where it cannot."""
     patience = relay.settings.relay_reply_timeout
-    if not future.done() and (relay.draining or relay.sender.delay(TEAM, ahead=accepted.ahead) > patience):
-        return None
+    if not future.done():
+        if relay.draining or relay.sender.delay(TEAM) > patience:
+            return None
+        if relay.sender.delay(TEAM, ahead=min(relay.outbox.tally.pending, FEW)) > patience:
+            ahead = await relay.outbox.do(lambda store: store.ahead(accepted.id))
+            if not future.done() and relay.sender.delay(TEAM, ahead=ahead) > patience:
+                return None
     result: Outcome | None = await relay.sender.waiters.wait(future, patience)
     return result
 
@@ -340,11 +346,7 @@ async def send_test(request: web.Request) -> web.Response:
     )
     delivery_id = new_id()
     with relay.sender.waiters.watch(delivery_id, patience=patience) as future:
-        await relay.outbox.do(
-            lambda store: store.enqueue(
-                alert, id=delivery_id, destination=TEAM, conversation="test", rank=Rank.TEST, now=relay.outbox.now()
-            )
-        )
+        await relay.outbox.enqueue(Arrival(alert, delivery_id, TEAM, "test", relay.outbox.now(), rank=Rank.TEST))
         relay.metrics.accepted("test")
         outcome = await relay.sender.waiters.wait(future, patience)
     if isinstance(outcome, Sent):

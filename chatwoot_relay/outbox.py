@@ -7,9 +7,10 @@ runs with the monotonic one and never jumps; ``accepted_at`` alone is the wall c
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -18,8 +19,8 @@ import msgspec
 from .errors import OutboxUnavailable
 from .events import Decision, Memory
 from .events import Ignored as Reason
-from .models import Content, Delivery, Notice, Rank, rank_of
-from .schema import pack, recall, unpack
+from .models import Content, Delivery, Notice, rank_of
+from .schema import RANKS, pack, recall, unpack
 
 MAX_PENDING = 100_000
 MAX_AMBIGUOUS = 3
@@ -30,6 +31,8 @@ MAX_MEMORIES = 200_000
 HISTORY_KEPT = 20
 SPARE_PAGES = 1024  # of 4 KiB, kept for the next rows
 STEP = 200  # rows that housekeeping takes at a time, so that nobody waits for it
+TOGETHER = 32  # rows that one statement puts in
+RECENT = 64  # contents that are claimed as they came, without reading them again
 
 
 @attrs.frozen(kw_only=True)
@@ -41,7 +44,29 @@ class Accepted:
     message_id: int | None = None
     reason: str | None = None
     fresh: bool = True
-    ahead: int = 0  # ready conversations that go first, 20 at most
+
+
+@attrs.frozen
+class Arrival:
+    """What is owed from now on, and to whom."""
+
+    content: Content
+    id: str
+    destination: str
+    conversation: str
+    now: float
+    memory: str | None = None
+    rank: int | None = None  # where it is another than the content's own
+
+
+@attrs.frozen
+class Told:
+    """Telegram has it."""
+
+    seq: int
+    now: float
+    chat_id: str
+    message_id: int | None
 
 
 @attrs.frozen
@@ -65,7 +90,7 @@ class Died:
     reason: str
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Tally:
     """Where everything that was accepted is."""
 
@@ -79,63 +104,76 @@ class Tally:
 
 _WHERE = {  # constants, for only so are the partial indexes used
     None: "",
-    "pending": "WHERE state IN ('pending', 'sending')",
+    "pending": "WHERE settled IS NULL",
     "sent": "WHERE state = 'sent'",
     "dead": "WHERE state = 'dead'",
 }
 
 
-# Each statement gives up the interpreter's lock and has to win it back from the loop's thread: whatever is done for
-# every delivery is one statement, its triggers do the rest.
-_ENQUEUE = """\
-INSERT INTO deliveries (id, state, destination, conversation, memory, rank, content, accepted_at, born, since, held)
-SELECT :id, 'pending', :destination, :conversation, :memory, :rank, :content, :wall, :now, :now,
-    coalesce((SELECT seconds FROM held WHERE destination = :destination), 0)
-WHERE (SELECT value FROM counters WHERE name = 'pending') < :most
-RETURNING (
-    SELECT count(*) FROM (
-        SELECT 1 FROM lanes WHERE destination = :destination AND busy = 0 AND due = 0 AND rank <= :rank
-        AND conversation <> :conversation LIMIT 20
+# Each step of a statement gives up the interpreter's lock and has to win it back from the loop's thread: whatever is
+# done for every delivery is one step for all of a batch.
+@functools.cache
+def _arrive(count: int) -> str:
+    values = ", ".join(["(?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * count)
+    return (
+        "INSERT INTO deliveries (seq, id, state, destination, conversation, memory, rank, turn, content, accepted_at,"
+        f" born, since, held) VALUES {values}"
     )
-) + (
-    SELECT count(*) FROM (
-        SELECT 1 FROM deliveries
-        WHERE destination = :destination AND conversation = :conversation AND state = 'pending' LIMIT 21
-    )
-) - 1
-"""
-_DELIVERY = """\
-SELECT d.seq, d.conversation, d.id, d.content, d.rank, d.accepted_at, d.attempts, d.ambiguous, d.born, d.since, d.held,
-    a.chat_id, a.message_id
-FROM {} CROSS JOIN deliveries d ON d.seq = heads.head
-LEFT JOIN conversations c ON c.key = d.memory LEFT JOIN deliveries a ON a.id = c.alert
-ORDER BY heads.rank, heads.head
-"""
-_HEAD = _DELIVERY.format("(SELECT ? AS head, 0 AS rank) heads")
-_HEADS = _DELIVERY.format(
-    "(SELECT rank, head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 ORDER BY rank, head LIMIT ?) heads"
+
+
+_READY = "d.destination = {} AND d.due = 0 AND d.turn IS NOT NULL"
+_HEADS = f"""\
+SELECT json_group_array(json_array(
+    seq, conversation, id, rank, accepted_at, attempts, ambiguous, born, since, held, chat, message
+)) FROM (
+    SELECT d.*, a.chat_id AS chat, a.message_id AS message FROM deliveries d
+    LEFT JOIN conversations c ON c.key = d.memory LEFT JOIN deliveries a ON a.id = c.alert
+    WHERE {_READY.format(":destination")} %s ORDER BY d.turn, d.seq LIMIT :count
 )
-_NOTE = f"""\
-UPDATE deliveries SET reason = :reason, history = json_insert(
-        CASE WHEN json_array_length(history) < {HISTORY_KEPT} THEN history ELSE json_remove(history, '$[0]') END,
-        '$[#]', json_array(:wall, :outcome, :reason)
-    )
+"""
+_ANY_HEADS, _ONE_HEAD = _HEADS % "", _HEADS % "AND d.seq = :seq"
+_OVERDUE = f"""\
+WITH heads AS (
+    SELECT column1 AS rank, (
+        SELECT min(seq) FROM deliveries WHERE destination = :destination AND due = 0 AND turn = column1
+    ) AS head FROM {RANKS}
+)
+SELECT head FROM heads CROSS JOIN deliveries ON seq = head
+WHERE heads.rank > (SELECT min(rank) FROM heads WHERE head IS NOT NULL) AND born < :before ORDER BY head LIMIT 1
+"""
+_AHEAD = f"""\
+SELECT (SELECT count(*) FROM (
+    SELECT 1 FROM deliveries d
+    WHERE {_READY.format("me.destination")} AND d.turn <= me.rank AND d.conversation <> me.conversation LIMIT 20
+)) + (SELECT count(*) FROM (
+    SELECT 1 FROM deliveries d WHERE d.destination = me.destination AND d.conversation = me.conversation
+    AND d.settled IS NULL AND d.state = 'pending' AND d.seq < me.seq LIMIT 20
+)) FROM deliveries me WHERE id = :id AND state = 'pending'
+"""
+_COUNTS = "accepted, pending, sending, sent, dead, expired"
+_LIVE = f"""\
+UPDATE tally SET alive_wall = ?, alive_at = ?
+RETURNING {_COUNTS}, (SELECT born FROM deliveries WHERE settled IS NULL ORDER BY seq LIMIT 1)
+"""
+_HISTORY = f"""\
+json_insert(
+    CASE WHEN json_array_length(history) < {HISTORY_KEPT} THEN history ELSE json_remove(history, '$[0]') END,
+    '$[#]', json_array(:wall, :outcome, :reason)
+)\
+"""
+_SETTLE = f"""\
+UPDATE deliveries SET state = :state, settled = :settled, due = :due, reason = :reason,
+    turn = CASE WHEN :settled IS NULL THEN turn END, history = {_HISTORY}
 WHERE seq = :seq
-"""  # noqa: S608
-_SETTLE = (
-    _NOTE.replace("WHERE", ", state = :state, settled = :settled, chat_id = :chat_id, message_id = :message_id WHERE")
-    + "RETURNING destination, conversation"
-)
-_OWED = "FROM deliveries WHERE destination = :destination AND conversation = :conversation AND state = 'pending'"
-_EMPTY_LANE = f"""\
-DELETE FROM lanes WHERE destination = :destination AND conversation = :conversation AND NOT EXISTS (SELECT 1 {_OWED})
-"""  # noqa: S608
-_REFRESH = f"""\
-INSERT INTO lanes (destination, conversation, rank, head, due)
-SELECT :destination, :conversation, rank, head, :due
-FROM (SELECT (SELECT min(rank) {_OWED}) AS rank, (SELECT min(seq) {_OWED}) AS head) WHERE head IS NOT NULL
-ON CONFLICT DO UPDATE SET rank = excluded.rank, head = excluded.head, due = excluded.due, busy = 0
-"""  # noqa: S608
+"""
+_TOLD = f"""\
+UPDATE deliveries SET state = 'sent', settled = at, turn = NULL, due = 0, chat_id = chat, message_id = message,
+    reason = NULL, history = {_HISTORY}
+FROM (
+    SELECT json_extract(value, '$[0]') AS place, json_extract(value, '$[1]') AS at, json_extract(value, '$[2]') AS chat,
+        json_extract(value, '$[3]') AS message FROM json_each(:rows)
+) WHERE seq = place
+"""
 
 
 class Store:
@@ -146,21 +184,17 @@ class Store:
         self.max_pending = max_pending
         self.full = False  # set by the writer: too little disk to accept more
         self.wall: Callable[[], float] = lambda: 0.0  # set by the writer: wall clock, for people
+        self._last: int = db.execute("SELECT coalesce(max(seq), 0) FROM deliveries").fetchone()[0]
+        self._recent: dict[int, Content] = {}
 
     def recover(self, *, now: float) -> None:
         """After a crash: a send that was in flight may have been told, and is repeated once, marked."""
         db = self.db
         db.execute("BEGIN IMMEDIATE")
-        for seq, rank in db.execute(
-            "SELECT seq, rank FROM deliveries WHERE state IN ('pending', 'sending') AND state = 'sending'"
-        ).fetchall():
-            if rank < 0:
-                self.withdraw(seq)
-            else:
-                self.again(seq, due=0.0, now=now, reason="stopped in the middle of a send", ambiguous=True)
-        db.execute("UPDATE lanes SET due = 0, busy = 0 WHERE due <> 0 OR busy <> 0")
-        db.execute("DELETE FROM deliveries WHERE rank < 0 AND state IN ('pending', 'sending')")
-        db.execute("DELETE FROM lanes WHERE rank < 0")
+        db.execute("DELETE FROM deliveries WHERE settled IS NULL AND rank < 0")
+        for (seq,) in db.execute("SELECT seq FROM deliveries WHERE settled IS NULL AND state = 'sending'").fetchall():
+            self.again(seq, due=0.0, now=now, reason="stopped in the middle of a send", ambiguous=True)
+        db.execute("UPDATE deliveries SET due = 0 WHERE due > 0")
         db.execute("COMMIT")
 
     def adopt(self, rows: list[tuple[Any, ...]], *, now: float) -> None:
@@ -168,75 +202,65 @@ class Store:
         db = self.db
         db.execute("BEGIN IMMEDIATE")
         # Sends in flight settle by seq: what is rescued keeps its own, and a new one is none that was ever used.
-        db.execute("INSERT INTO sqlite_sequence VALUES ('deliveries', ?)", (int(self.wall() * 1000),))
+        self._last = int(self.wall() * 1000)
         for seq, id, destination, conversation, memory, rank, content, accepted_at, attempts in rows:
             if unpack(content) is None:
                 continue
             with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError, TypeError):
                 db.execute(
-                    "INSERT INTO deliveries (seq, id, state, destination, conversation, memory, rank, content,"
+                    "INSERT INTO deliveries (seq, id, state, destination, conversation, memory, rank, turn, content,"
                     " accepted_at, born, since, held, attempts, ambiguous)"
-                    " VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
-                    (seq, id, destination, conversation, memory, rank, content, accepted_at, now, now,
+                    " VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                    (seq, id, destination, conversation, memory, rank, rank, content, accepted_at, now, now,
                      attempts, min(attempts, 1)),
                 )  # fmt: skip
-                self._refresh(destination, conversation, 0.0)
         db.execute("COMMIT")
 
     # --- taking in ---
 
-    def enqueue(
-        self,
-        content: Content,
-        *,
-        id: str,
-        destination: str,
-        conversation: str,
-        now: float,
-        memory: str | None = None,
-        rank: int | None = None,
-    ) -> Accepted:
-        """One alert or notice is owed from now on. Raises OutboxUnavailable when the queue is full."""
+    def enqueue(self, content: Content, **where: Any) -> Accepted:
+        """One alert or notice is owed from now on; *where* as in Arrival. Raises OutboxUnavailable."""
+        return self.enqueue_all([Arrival(content, **where)])[0]
+
+    def enqueue_all(self, arrivals: Sequence[Arrival]) -> list[Accepted]:
+        """All of these are owed from now on. Raises OutboxUnavailable where they do not all find room."""
         if self.full:
             raise OutboxUnavailable("less than 64 MiB of disk are free")
-        rank = rank_of(content) if rank is None else rank
-        row = self.db.execute(
-            _ENQUEUE,
-            {
-                "id": id,
-                "destination": destination,
-                "conversation": conversation,
-                "memory": memory,
-                "rank": int(rank),
-                "content": pack(content),
-                "wall": self.wall(),
-                "now": now,
-                "most": self.max_pending,
-            },
-        ).fetchone()
-        if row is None:
+        if self.db.execute("SELECT pending FROM tally").fetchone()[0] + len(arrivals) > self.max_pending:
             raise OutboxUnavailable("the queue is full")
-        return Accepted(id=id, ahead=row[0])
+        wall, held = self.wall(), self.held()
+        values: list[Any] = []
+        for arrival in arrivals:
+            self._last += 1
+            content, now = arrival.content, arrival.now
+            rank = int(rank_of(content) if arrival.rank is None else arrival.rank)
+            self._recent[self._last] = content
+            values += (
+                self._last, arrival.id, arrival.destination, arrival.conversation, arrival.memory, rank, rank,
+                pack(content), wall, now, now, held.get(arrival.destination, 0.0),
+            )  # fmt: skip
+        width = len(values) // len(arrivals)
+        for begin in range(0, len(arrivals), TOGETHER):
+            some = values[begin * width : (begin + TOGETHER) * width]
+            self.db.execute(_arrive(len(some) // width), some)
+        while len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
+        return [Accepted(id=arrival.id) for arrival in arrivals]
 
-    def _join(self, destination: str, conversation: str, rank: int, seq: int | None) -> None:
-        """One more in a lane, which stays as busy and as late as it is."""
-        self.db.execute(
-            "INSERT INTO lanes (destination, conversation, rank, head) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank), head = min(head, excluded.head)",
-            (destination, conversation, rank, seq),
-        )
+    def ahead(self, id: str) -> int:
+        """How many go before it: ready conversations, and others in its own; 20 of each at most."""
+        row = self.db.execute(_AHEAD, {"id": id}).fetchone()
+        return 0 if row is None else int(row[0])
 
-    def enqueue_once(
-        self, content: Content, *, key: str, digest: str, id: str, now: float, **where: Any
-    ) -> Accepted | Conflict:
+    def enqueue_once(self, arrival: Arrival, *, key: str, digest: str) -> Accepted | Conflict:
         """The same under an idempotency key: a repeat is answered as the first stands by now."""
         known = self.db.execute("SELECT delivery, digest FROM seen WHERE key = ?", (key,)).fetchone()
         first = None if known is None else self.status(known[0])
         if first is not None:
             return first if known[1] == digest else Conflict()
-        accepted = self.enqueue(content, id=id, now=now, **where)
+        accepted = self.enqueue_all([arrival])[0]
         self.db.execute("DELETE FROM seen WHERE key = ?", (key,))  # of a delivery that is no longer kept
-        self._record((key,), id, now, digest)
+        self._record((key,), arrival.id, arrival.now, digest)
         return accepted
 
     def receive(
@@ -310,21 +334,19 @@ class Store:
         old die at once, so that nobody waits for it.
         """
         db, claimed, died = self.db, list[Delivery](), list[Died]()
-        db.execute("UPDATE lanes SET due = 0 WHERE due > 0 AND due <= ?", (now,))
+        db.execute("UPDATE deliveries SET due = 0 WHERE due > 0 AND due <= ?", (now,))
         for destination, count in permits.items():
-            total = max(self._held(destination), (held or {}).get(destination, 0.0))
-            overdue = None if fair is None else self._overdue(destination, now - fair)
+            total = max(self.held().get(destination, 0.0), (held or {}).get(destination, 0.0))
+            where: dict[str, Any] = {"destination": destination, "before": now - (fair or 0.0)}
+            overdue = None if fair is None else db.execute(_OVERDUE, where).fetchone()
             while count > 0 and len(died) < STEP:
-                wanted = 1 if overdue else count
-                rows = self.db.execute(
-                    _HEAD if overdue else _HEADS, (overdue,) if overdue else (destination, count)
-                ).fetchall()
-                overdue = None
+                where |= {"count": count, "seq": overdue and overdue[0]}
+                rows = json.loads(db.execute(_ONE_HEAD if overdue else _ANY_HEADS, where).fetchone()[0])
                 taken: list[Delivery] = []
                 for row in rows:
-                    (seq, conversation, id, content, rank, accepted_at, attempts, ambiguous, born, since, before,
+                    (seq, conversation, id, rank, accepted_at, attempts, ambiguous, born, since, before,
                      chat_id, message_id) = row  # fmt: skip
-                    known, reason = unpack(content), "unreadable in the outbox"
+                    known, reason = self._content(seq), "unreadable in the outbox"
                     if now - since - (total - before) > max_age:
                         known, reason = None, "too old: it could not be said within RELAY_MAX_AGE"
                     if known is None:
@@ -346,131 +368,85 @@ class Store:
                             reply_to=(chat_id, message_id) if chat_id is not None and message_id is not None else None,
                         )
                     )
-                db.execute(
-                    "UPDATE deliveries SET state = 'sending', attempts = attempts + 1"
-                    " WHERE seq IN (SELECT value FROM json_each(?))",
-                    (json.dumps([delivery.seq for delivery in taken]),),
-                )
+                if taken:
+                    db.execute(
+                        "UPDATE deliveries SET state = 'sending', due = NULL, attempts = attempts + 1"
+                        " WHERE seq IN (SELECT value FROM json_each(?))",
+                        (json.dumps([delivery.seq for delivery in taken]),),
+                    )
                 claimed += taken
-                count -= len(taken)
+                wanted, count = 1 if overdue else count, count - len(taken)
                 if len(taken) == len(rows) < wanted or not rows:
                     break
+                overdue = None
         return claimed, died
 
-    def ready_at(self) -> float:
-        """Since or from when there is something to claim; infinity where nothing waits for its moment either."""
+    def ready(self, *, now: float) -> bool:
+        """Whether there is something to claim, for any destination."""
         row = self.db.execute(
-            "SELECT CASE WHEN EXISTS ("
-            "SELECT 1 FROM lanes INDEXED BY lanes_urgent WHERE destination > '' AND busy = 0 AND due = 0)"
-            " THEN 0 ELSE (SELECT min(due) FROM lanes WHERE due > 0) END"
+            "SELECT EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_turn WHERE due = 0 AND turn IS NOT NULL)"
+            " OR EXISTS (SELECT 1 FROM deliveries WHERE due > 0 AND due <= ?)",
+            (now,),
         ).fetchone()
-        return float("inf") if row[0] is None else float(row[0])
+        return bool(row[0])
 
-    def _overdue(self, destination: str, before: float) -> int | None:
-        """The head of the longest waiting lane behind more urgent ones, if its head was born before then."""
-        heads = [
-            row[0]
-            for rank in Rank
-            for row in self.db.execute(
-                "SELECT head FROM lanes WHERE destination = ? AND busy = 0 AND due = 0 AND rank = ?"
-                " ORDER BY head LIMIT 1",
-                (destination, int(rank)),
-            )
-        ]
-        for head in sorted(heads[1:]):
-            born = self.db.execute("SELECT born FROM deliveries WHERE seq = ?", (head,)).fetchone()[0]
-            return head if born < before else None
-        return None
+    def _content(self, seq: int) -> Content | None:
+        """What a delivery says; None where it cannot be read."""
+        if (content := self._recent.pop(seq, None)) is not None:
+            return content
+        return unpack(self.db.execute("SELECT content FROM deliveries WHERE seq = ?", (seq,)).fetchone()[0])
 
     def oldest_waiting(self) -> float | None:
         """When the oldest that is owed was born."""
-        row = self.db.execute(
-            "SELECT born FROM deliveries WHERE state IN ('pending', 'sending') ORDER BY seq LIMIT 1"
-        ).fetchone()
+        row = self.db.execute("SELECT born FROM deliveries WHERE settled IS NULL ORDER BY seq LIMIT 1").fetchone()
         return None if row is None else float(row[0])
 
     def told(self, seq: int, *, now: float, chat_id: str, message_id: int | None) -> None:
         """Settle: Telegram has it."""
-        self._settle(seq, "sent", now, "sent", None, chat_id=chat_id, message_id=message_id)
+        self.told_all([Told(seq, now, chat_id, message_id)])
+
+    def told_all(self, all: Sequence[Told]) -> list[None]:
+        """Settle: Telegram has all of these."""
+        rows = json.dumps([(told.seq, told.now, told.chat_id, told.message_id) for told in all])
+        self.db.execute(_TOLD, {"rows": rows, "wall": round(self.wall(), 3), "outcome": "sent", "reason": None})
+        return [None] * len(all)
 
     def bury(self, seq: int, *, now: float, reason: str, outcome: str = "dead") -> None:
         """Settle: a dead letter, kept with its reason."""
-        self._settle(seq, "dead", now, outcome, reason)
+        self._settle(seq, "dead", outcome, reason, settled=now)
         self._bump("deaths_untold", 1)
 
     def again(self, seq: int, *, due: float, now: float, reason: str, ambiguous: bool = False) -> bool:
         """Settle: owed still, not before *due*. An ambiguous attempt too many makes a dead letter, and True."""
         if ambiguous:
-            self.db.execute("UPDATE deliveries SET ambiguous = ambiguous + 1 WHERE seq = ?", (seq,))
-            row = self.db.execute("SELECT ambiguous FROM deliveries WHERE seq = ?", (seq,)).fetchone()
+            row = self.db.execute(
+                "UPDATE deliveries SET ambiguous = ambiguous + 1 WHERE seq = ? RETURNING ambiguous", (seq,)
+            ).fetchone()
             if row is not None and row[0] >= MAX_AMBIGUOUS:
                 self.bury(seq, now=now, reason=f"maybe told: {reason}", outcome="ambiguous")
                 return True
-        self._settle(seq, "pending", now, "ambiguous" if ambiguous else "retry", reason, due=due)
+        self._settle(seq, "pending", "ambiguous" if ambiguous else "retry", reason, due=due)
         return False
 
     def release(self, seq: int) -> None:
         """Undo a claim that was never sent."""
-        self.db.execute("UPDATE deliveries SET attempts = attempts - 1, state = 'pending' WHERE seq = ?", (seq,))
-        self._lane(seq, 0.0)
+        self.db.execute(
+            "UPDATE deliveries SET attempts = attempts - 1, state = 'pending', due = 0 WHERE seq = ?", (seq,)
+        )
 
     def withdraw(self, seq: int) -> None:
         """Forget a delivery: a test that was not told in time is not told later."""
-        row = self.db.execute(
-            "SELECT d.destination, d.conversation FROM deliveries d LEFT JOIN lanes USING (destination, conversation)"
-            " WHERE seq = ? AND (state = 'sending' OR busy = 0)",
-            (seq,),
-        ).fetchone()
         self.db.execute("DELETE FROM deliveries WHERE seq = ?", (seq,))
-        if row is not None:  # else another of the lane is being sent, whose settling refreshes it
-            self._refresh(row[0], row[1], 0.0)
 
     def withdraw_test(self, id: str) -> None:
         """Forget a test by its public id unless it is being sent at this moment; its settling forgets it then."""
-        row = self.db.execute("SELECT seq FROM deliveries WHERE id = ? AND state = 'pending'", (id,)).fetchone()
-        if row is not None:
-            self.withdraw(row[0])
+        self.db.execute("DELETE FROM deliveries WHERE id = ? AND state = 'pending'", (id,))
 
     def _settle(
-        self,
-        seq: int,
-        state: str,
-        now: float,
-        outcome: str,
-        reason: str | None,
-        *,
-        due: float = 0.0,
-        chat_id: str | None = None,
-        message_id: int | None = None,
+        self, seq: int, state: str, outcome: str, reason: str | None, *, due: float = 0.0, settled: float | None = None
     ) -> None:
-        row = self.db.execute(
-            _SETTLE,
-            {
-                "seq": seq,
-                "state": state,
-                "settled": None if state == "pending" else now,
-                "reason": reason,
-                "chat_id": chat_id,
-                "message_id": message_id,
-                "wall": round(self.wall(), 3),
-                "outcome": outcome,
-            },
-        ).fetchone()
-        if row is not None:
-            self._refresh(row[0], row[1], due)
-
-    def _note(self, seq: int, outcome: str, reason: str | None) -> None:
-        self.db.execute(_NOTE, {"seq": seq, "reason": reason, "wall": round(self.wall(), 3), "outcome": outcome})
-
-    def _lane(self, seq: int, due: float) -> None:
-        row = self.db.execute("SELECT destination, conversation FROM deliveries WHERE seq = ?", (seq,)).fetchone()
-        if row is not None:
-            self._refresh(row[0], row[1], due)
-
-    def _refresh(self, destination: str, conversation: str, due: float) -> None:
-        values = {"destination": destination, "conversation": conversation, "due": due}
-        if not self.db.execute(_EMPTY_LANE, values).rowcount:
-            self.db.execute(_REFRESH, values)
+        values = {"seq": seq, "state": state, "due": due, "settled": settled}
+        self.db.execute(_SETTLE, {**values, "wall": round(self.wall(), 3), "outcome": outcome, "reason": reason})
 
     # --- holds, moves, facts ---
 
@@ -488,10 +464,6 @@ class Store:
 
     def held(self) -> dict[str, float]:
         return dict(self.db.execute("SELECT destination, seconds FROM held"))
-
-    def _held(self, destination: str) -> float:
-        row = self.db.execute("SELECT seconds FROM held WHERE destination = ?", (destination,)).fetchone()
-        return 0.0 if row is None else float(row[0])
 
     def move(self, old: str, new: str) -> None:
         """A group became a supergroup; followed for good."""
@@ -513,9 +485,15 @@ class Store:
     def remember(self, name: str, value: float) -> None:
         self.db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    def live(self, *, wall: float, at: float) -> None:
-        """How far the clocks had come, for the next process."""
-        self.db.execute("INSERT OR REPLACE INTO facts VALUES ('alive_wall', ?), ('alive_at', ?)", (wall, at))
+    def live(self, *, wall: float, at: float) -> tuple[Tally, float | None]:
+        """How far the clocks had come, for the next process. Returns the tally, and when the oldest owed was born."""
+        *counts, oldest = self.db.execute(_LIVE, (wall, at)).fetchone()
+        return Tally(*counts), oldest
+
+    def lived(self) -> tuple[float | None, float | None]:
+        """How far the clocks had come in the last process: the wall's, and the outbox's."""
+        wall, at = self.db.execute("SELECT alive_wall, alive_at FROM tally").fetchone()
+        return wall, at
 
     def _bump(self, name: str, by: float) -> None:
         self.db.execute(
@@ -529,7 +507,7 @@ class Store:
         return None if row is None else Accepted(id=id, state=row[0], message_id=row[1], reason=row[2], fresh=False)
 
     def tally(self) -> Tally:
-        return Tally(**json.loads(self.db.execute("SELECT json_group_object(name, value) FROM counters").fetchone()[0]))
+        return Tally(*self.db.execute(f"SELECT {_COUNTS} FROM tally").fetchone())
 
     def counts(self) -> dict[str, int]:
         """The tally, as a dict."""
@@ -539,7 +517,7 @@ class Store:
         """The newest rows, without their content."""
         where = _WHERE[state]
         rows = self.db.execute(
-            "SELECT id, state, rank, conversation, attempts, accepted_at, reason, message_id FROM deliveries"  # noqa: S608
+            "SELECT id, state, rank, conversation, attempts, accepted_at, reason, message_id FROM deliveries"
             f" {where} ORDER BY seq DESC LIMIT ?",
             (limit,),
         )
@@ -569,19 +547,19 @@ class Store:
             row
             for id in ([None] if ids is None else ids)
             for row in self.db.execute(
-                "SELECT seq, id, destination, conversation, rank FROM deliveries WHERE state = 'dead'"  # noqa: S608
+                "SELECT seq, id, destination FROM deliveries WHERE state = 'dead'"
                 + (" ORDER BY seq LIMIT ?" if id is None else " AND id = ?"),
                 (STEP,) if id is None else (id,),
             ).fetchall()
         ]
-        for seq, _, destination, conversation, rank in dead:
-            self._note(seq, "redriven", None)
+        for seq, _, destination in dead:
+            self._last += 1
+            self._settle(seq, "pending", "redriven", None)
             self.db.execute(
-                "UPDATE deliveries SET state = 'pending', settled = NULL, ambiguous = min(ambiguous, 1), since = ?,"
-                " held = ? WHERE seq = ?",
-                (now, self._held(destination), seq),
+                "UPDATE deliveries SET seq = ?, turn = rank, ambiguous = min(ambiguous, 1), since = ?, held = ?"
+                " WHERE seq = ?",
+                (self._last, now, self.held().get(destination, 0.0), seq),
             )
-            self._join(destination, conversation, rank, seq)
         return [row[1] for row in dead]
 
     def expire(self, *, now: float, retention: float) -> int:

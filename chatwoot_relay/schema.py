@@ -16,17 +16,39 @@ from .events import Memory
 from .models import Alert, Content, Notice
 
 APPLICATION_ID = 0x43575254  # "CWRT"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-SCHEMA = """
+_QUEUE = "WHERE destination = new.destination AND conversation = new.conversation AND settled IS NULL"
+RANKS = "(VALUES (-1), (0), (1), (2), (3), (4))"  # a look-up for each is quick in any queue, a look at each row is not
+_HEAD = f"""\
+(SELECT min(head) FROM (SELECT (SELECT min(seq) FROM deliveries {_QUEUE} AND rank = column1) AS head FROM {RANKS}))\
+"""
+_URGENT = f"(SELECT min(rank) FROM deliveries {_QUEUE})"
+_JOIN = f"""\
+WHEN EXISTS (SELECT 1 FROM deliveries {_QUEUE} AND seq <> new.seq) BEGIN
+    UPDATE deliveries SET turn = NULL WHERE seq = new.seq;
+    UPDATE deliveries SET turn = new.rank WHERE seq = {_HEAD} AND turn > new.rank;
+END\
+"""
+_LEAVE = f"""\
+AND old.turn IS NOT NULL AND EXISTS (SELECT 1 FROM deliveries {_QUEUE}) BEGIN
+    UPDATE deliveries SET turn = {_URGENT} WHERE seq = {_HEAD};
+END\
+"""
+
+# Each index is a tree to write for every delivery; these are what no look-up can do without. A conversation's queue is
+# its owed deliveries in order; its head alone has a turn.
+SCHEMA = f"""
 CREATE TABLE deliveries (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY,              -- the place in the queue; a redrive takes a new one
     id TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL CHECK (state IN ('pending', 'sending', 'sent', 'dead')),
     destination TEXT NOT NULL,
     conversation TEXT NOT NULL,
     memory TEXT,                          -- key of the conversation's memory
     rank INTEGER NOT NULL,
+    turn INTEGER,                         -- of a head: the most urgent rank in its conversation's queue
+    due REAL DEFAULT 0,                   -- not before then; NULL while it is being sent
     content BLOB NOT NULL,                -- JSON with a version
     accepted_at REAL NOT NULL,            -- wall clock
     born REAL NOT NULL,
@@ -34,30 +56,18 @@ CREATE TABLE deliveries (
     held REAL NOT NULL,                   -- the destination's held time at birth
     attempts INTEGER NOT NULL DEFAULT 0,
     ambiguous INTEGER NOT NULL DEFAULT 0,
-    settled REAL,
+    settled REAL,                         -- when it was told or given up; what has none is owed
     chat_id TEXT,
     message_id INTEGER,
     reason TEXT,
     history TEXT NOT NULL DEFAULT '[]'    -- [wall clock, outcome, reason], the last ones
 );
-CREATE INDEX deliveries_order ON deliveries (destination, conversation, seq) WHERE state = 'pending';
-CREATE INDEX deliveries_rank ON deliveries (destination, conversation, rank) WHERE state = 'pending';
-CREATE INDEX deliveries_waiting ON deliveries (seq) WHERE state IN ('pending', 'sending');
+CREATE INDEX deliveries_queue ON deliveries (destination, conversation, rank, seq) WHERE settled IS NULL;
+CREATE INDEX deliveries_turn ON deliveries (destination, turn, seq) WHERE due = 0 AND turn IS NOT NULL;
+CREATE INDEX deliveries_due ON deliveries (due) WHERE due > 0;
+CREATE INDEX deliveries_owed ON deliveries (seq) WHERE settled IS NULL;
 CREATE INDEX deliveries_dead ON deliveries (seq) WHERE state = 'dead';
 CREATE INDEX deliveries_settled ON deliveries (state, settled) WHERE settled IS NOT NULL;
-
--- One row for each conversation that something is owed to. A lane is ready when it is neither busy nor backing off.
-CREATE TABLE lanes (
-    destination TEXT NOT NULL,
-    conversation TEXT NOT NULL,
-    rank INTEGER NOT NULL,
-    head INTEGER NOT NULL,
-    due REAL NOT NULL DEFAULT 0,
-    busy INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (destination, conversation)
-) WITHOUT ROWID;
-CREATE INDEX lanes_urgent ON lanes (destination, rank, head) WHERE busy = 0 AND due = 0;
-CREATE INDEX lanes_due ON lanes (due) WHERE due > 0;
 
 CREATE TABLE conversations (
     key TEXT PRIMARY KEY,
@@ -81,24 +91,33 @@ CREATE TABLE moved (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 
 -- accepted = sent + pending + sending + dead + expired, at every instant: no code path can forget to count.
-CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO counters VALUES ('accepted', 0), ('pending', 0), ('sending', 0), ('sent', 0), ('dead', 0), ('expired', 0);
+CREATE TABLE tally (accepted, pending, sending, sent, dead, expired, alive_wall, alive_at);
+INSERT INTO tally VALUES (0, 0, 0, 0, 0, 0, NULL, NULL);
 CREATE TRIGGER deliveries_accepted AFTER INSERT ON deliveries BEGIN
-    UPDATE counters SET value = value + 1 WHERE name IN ('accepted', new.state);
-    INSERT INTO lanes (destination, conversation, rank, head)
-    VALUES (new.destination, new.conversation, new.rank, new.seq)
-    ON CONFLICT DO UPDATE SET rank = min(rank, excluded.rank), head = min(head, excluded.head);
+    UPDATE tally SET accepted = accepted + 1, pending = pending + 1;
 END;
 CREATE TRIGGER deliveries_turned AFTER UPDATE OF state ON deliveries WHEN old.state <> new.state BEGIN
-    UPDATE counters SET value = value + CASE name WHEN new.state THEN 1 ELSE -1 END
-    WHERE name IN (old.state, new.state);
-    UPDATE lanes SET busy = 1
-    WHERE new.state = 'sending' AND destination = new.destination AND conversation = new.conversation;
+    UPDATE tally SET
+        pending = pending + (new.state = 'pending') - (old.state = 'pending'),
+        sending = sending + (new.state = 'sending') - (old.state = 'sending'),
+        sent = sent + (new.state = 'sent') - (old.state = 'sent'),
+        dead = dead + (new.state = 'dead') - (old.state = 'dead');
 END;
 CREATE TRIGGER deliveries_expired AFTER DELETE ON deliveries BEGIN
-    UPDATE counters SET value = value + CASE name WHEN 'expired' THEN 1 ELSE -1 END
-    WHERE name IN ('expired', old.state);
+    UPDATE tally SET
+        expired = expired + 1,
+        pending = pending - (old.state = 'pending'),
+        sending = sending - (old.state = 'sending'),
+        sent = sent - (old.state = 'sent'),
+        dead = dead - (old.state = 'dead');
 END;
+
+-- Whoever joins a queue stands behind its head, and lends it its urgency. A head that leaves makes room for the next.
+CREATE TRIGGER deliveries_queued AFTER INSERT ON deliveries {_JOIN};
+CREATE TRIGGER deliveries_redriven AFTER UPDATE OF seq ON deliveries {_JOIN};
+CREATE TRIGGER deliveries_left AFTER UPDATE OF settled ON deliveries WHEN new.settled IS NOT NULL {_LEAVE};
+CREATE TRIGGER deliveries_withdrawn AFTER DELETE ON deliveries WHEN old.settled IS NULL
+{_LEAVE.replace("new.", "old.")};
 """
 
 
@@ -135,6 +154,10 @@ def _claim_file(db: sqlite3.Connection, path: Path) -> None:
             f"RELAY_DATABASE: {path} was written by a newer chatwoot-relay (schema {version}, this one knows "
             f"{SCHEMA_VERSION}); upgrade chatwoot-relay again, or name another file"
         )
+    if 0 < version < SCHEMA_VERSION:
+        raise NotOurDatabase(
+            f"RELAY_DATABASE: {path} was written before the first release; move it away, or name another file"
+        )
     if version == 0:
         db.executescript(
             f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {SCHEMA}"
@@ -155,7 +178,7 @@ def salvage(path: Path) -> list[tuple[Any, ...]]:
         # What was read before the damage is what there is, and an index may be whole where its table is not.
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
             for row in db.execute(
-                "SELECT seq, id, destination, conversation, memory, rank, content, accepted_at, attempts"  # noqa: S608
+                "SELECT seq, id, destination, conversation, memory, rank, content, accepted_at, attempts"
                 f" FROM deliveries {way} WHERE state IN ('pending', 'sending') AND rank >= 0 ORDER BY seq"
             ):
                 rows[row[0]] = row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, assert_never
 
 import attrs
@@ -30,7 +30,7 @@ from .models import (
     WaitBot,
     WaitChat,
 )
-from .outbox import Store
+from .outbox import Store, Told
 from .pacing import Pace, backoff
 from .render import Links, render
 from .telegram import SEND_TIMEOUT, Answer, Telegram, classify, message
@@ -260,7 +260,7 @@ class Sender:
 
     async def _release(self, delivery: Delivery) -> None:
         test = delivery.rank == Rank.TEST  # which is not told later
-        await self._mark(lambda store: store.withdraw(delivery.seq) if test else store.release(delivery.seq))
+        await self._do(lambda store: store.withdraw(delivery.seq) if test else store.release(delivery.seq))
 
     async def _deliver(self, delivery: Delivery, written: asyncio.Event) -> None:
         try:
@@ -344,7 +344,7 @@ class Sender:
         self._moves[old] = new
         if old in self.holds:
             self.holds.lift(old, now=self._outbox.now())
-        await self._mark(lambda store: store.move(old, new))
+        await self._do(lambda store: store.move(old, new))
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         now, seq = self._outbox.now(), delivery.seq
@@ -352,19 +352,17 @@ class Sender:
         test = delivery.rank == Rank.TEST
         if test and not isinstance(outcome, Sent):
             self.waiters.finish(delivery.id, outcome)  # before a hold sends everyone away who waits
-            await self._mark(lambda store: store.withdraw(seq))
+            await self._do(lambda store: store.withdraw(seq))
         match outcome:
             case Sent(message_id):
                 self._well(chat)
                 self._metrics.delivered("sent", rank=delivery.rank, now=self._clock.wall())
                 # Answered once it is marked: whoever has a 200 will not see the message again after a crash.
+                told = Told(seq, now, chat, message_id)
                 await self._mark(
-                    lambda store: store.told(seq, now=now, chat_id=chat, message_id=message_id),
-                    late=lambda: self.waiters.finish(delivery.id, outcome),
-                    patient=delivery.id not in self.waiters,
+                    lambda: self._outbox.told(told), late=lambda: self.waiters.finish(delivery.id, outcome)
                 )
                 self.waiters.finish(delivery.id, outcome)
-                return
             case Dead(reason):
                 if not test:
                     await self._bury(delivery, reason)
@@ -375,7 +373,7 @@ class Sender:
                 bot = isinstance(outcome, WaitBot) or self.holds.waited_for_another(chat)
                 key = BOT if bot else chat
                 until = self._hold(key, Hold(reason=reason, since=now, until=until)) or until
-                await self._mark(lambda store: store.hold(key, until=until, reason=reason))
+                await self._do(lambda store: store.hold(key, until=until, reason=reason))
                 if not test:
                     await self._again(delivery, due=0.0, reason=reason)
             case Operator(scope, reason):
@@ -396,7 +394,7 @@ class Sender:
             case Ambiguous(reason):
                 self._hold(BOT, Hold(reason=reason, since=now))
                 if not test:
-                    died = await self._mark(
+                    died = await self._do(
                         lambda store: store.again(seq, due=0.0, now=now, reason=reason, ambiguous=True)
                     )
                     if died:
@@ -406,11 +404,11 @@ class Sender:
 
     async def _again(self, delivery: Delivery, *, due: float, reason: str) -> None:
         now = self._outbox.now()
-        await self._mark(lambda store: store.again(delivery.seq, due=due, now=now, reason=reason))
+        await self._do(lambda store: store.again(delivery.seq, due=due, now=now, reason=reason))
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         now = self._outbox.now()
-        await self._mark(lambda store: store.bury(delivery.seq, now=now, reason=reason))
+        await self._do(lambda store: store.bury(delivery.seq, now=now, reason=reason))
         self._died(delivery.id, rank=delivery.rank, reason=reason)
 
     def _died(self, id: str, *, rank: int, reason: str) -> None:
@@ -418,13 +416,14 @@ class Sender:
         log.error("delivery.died", delivery=id, reason=reason, do=f"chatwoot-relay outbox show {id}")
         self.waiters.finish(id, Dead(reason))
 
-    async def _mark(
-        self, mark: Callable[[Store], Any], *, late: Callable[[], None] = lambda: None, patient: bool = False
-    ) -> Any:
+    async def _do(self, mark: Callable[[Store], Any]) -> Any:
+        return await self._mark(lambda: self._outbox.do(mark))
+
+    async def _mark(self, mark: Callable[[], Awaitable[Any]], *, late: Callable[[], None] = lambda: None) -> Any:
         """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not at the first."""
         while True:
             try:
-                return await self._outbox.do(mark, patient=patient)
+                return await mark()
             except OutboxUnavailable:
                 late()
                 await self._clock.sleep(1.0)
@@ -479,7 +478,7 @@ class Sender:
     def _keep_held(self) -> None:
         self._kept = self._outbox.now()
         if self._keeping is None or self._keeping.done():
-            self._keeping = self._spawn(self._mark(lambda store: store.were_held(dict(self.holds.seconds))))
+            self._keeping = self._spawn(self._do(lambda store: store.were_held(dict(self.holds.seconds))))
 
     # --- small things ---
 

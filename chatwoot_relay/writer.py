@@ -9,10 +9,10 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import structlog
@@ -20,14 +20,14 @@ import structlog
 from .clock import Clock
 from .errors import NotOurDatabase, OutboxUnavailable, Taken
 from .models import Delivery
-from .outbox import Died, Store, Tally
+from .outbox import Accepted, Arrival, Died, Store, Tally, Told
 from .schema import open_database, salvage
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
 MAX_BATCH = 512
-PATIENCE = 0.002  # seconds that what nobody waits for may wait for the commit of what somebody does
+SYNC_WITHIN = 0.5  # seconds in which a mark that was committed without a sync gets one
 FREE_DISK = 64 * 1024 * 1024
 LOOKS = 0.1  # seconds between looks at how much disk is free
 ONE_DAY = 86400.0
@@ -37,11 +37,21 @@ _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 Claims = tuple[list[Delivery], list[Died]]
 
 
-@attrs.define(eq=False)
-class _Item(Generic[T]):
-    run: Callable[[Store], T]
-    future: asyncio.Future[T]
-    patient: bool = False
+_Verb = Callable[[Store, Sequence[Any]], Sequence[Any]]
+
+
+@attrs.frozen(eq=False)
+class _Item:
+    """Work for the thread. All of a batch that name the same verb are done in one call of it, but for those alone."""
+
+    verb: _Verb
+    argument: Any
+    future: asyncio.Future[Any]
+    synced: bool
+
+
+def _alone(store: Store, runs: Sequence[Callable[[Store], Any]]) -> list[Any]:
+    return [run(store) for run in runs]
 
 
 @attrs.define(eq=False)
@@ -92,16 +102,17 @@ class Outbox:
         self.path = path
         self.clock = clock or Clock()
         self.fault: str | None = None  # why nothing can be written
-        self.tally = Tally(accepted=0, pending=0, sending=0, sent=0, dead=0, expired=0)
+        self.tally = Tally(0, 0, 0, 0, 0, 0)
         self.oldest: float | None = None  # when the oldest that is owed was born
         self.damaged: str | None = None  # where a damaged predecessor was set aside
         self._max_pending = max_pending
         self._base = 0.0
-        self._queue: queue.SimpleQueue[_Item[Any] | _Park | None] = queue.SimpleQueue()
-        self._waiting: list[_Item[Any] | _Park] = []  # for the thread, at the end of this turn of the loop
+        self._queue: queue.SimpleQueue[list[_Item | _Park] | None] = queue.SimpleQueue()
+        self._waiting: list[_Item | _Park] = []  # for the thread, at the end of this turn of the loop
         self._standing: Place | None = None
         self._thread: threading.Thread | None = None
-        self._ready_at = 0.0  # from when there may be something to claim
+        self._syncs = True  # whether a commit syncs
+        self._unsynced: float | None = None  # since when something is committed and not synced
         self._low = False
         self._looked = float("-inf")  # when the disk was looked at
         self._asked: set[asyncio.Future[Any]] = set()  # what the thread owes an answer to
@@ -134,16 +145,29 @@ class Outbox:
         """The outbox's clock: goes with the monotonic one; across a restart with the wall's, one day at most."""
         return self._base + self.clock.monotonic()
 
-    async def do(self, run: Callable[[Store], T], *, patient: bool = False) -> T:
+    async def do(self, run: Callable[[Store], T], *, synced: bool = True) -> T:
         """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk.
 
-        The *patient* goes with another's commit if one comes in a moment.
+        What is not *synced* outlives the process, but a power failure within half a second may undo it.
         """
+        result: T = await self._ask(_alone, run, synced=synced)
+        return result
+
+    async def enqueue(self, arrival: Arrival) -> Accepted:
+        """:meth:`Store.enqueue`, with all others that come at the same moment."""
+        accepted: Accepted = await self._ask(Store.enqueue_all, arrival, synced=True)
+        return accepted
+
+    async def told(self, told: Told) -> None:
+        """:meth:`Store.told`, with all others. Not synced: a kill forgets nothing, a power failure may repeat it."""
+        await self._ask(Store.told_all, told, synced=False)
+
+    async def _ask(self, verb: _Verb, argument: Any, *, synced: bool) -> Any:
         if self.dead.done():
             raise OutboxUnavailable("the outbox's thread has died")
-        future: asyncio.Future[T] = self._loop.create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._asked.add(future)
-        self._hand_over(_Item(run, future, patient))
+        self._hand_over(_Item(verb, argument, future, synced))
         try:
             return await future
         finally:
@@ -157,16 +181,15 @@ class Outbox:
         """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried soon."""
         self._hand_over(_Park(standing, run))
 
-    def _hand_over(self, entry: _Item[Any] | _Park) -> None:
+    def _hand_over(self, entry: _Item | _Park) -> None:
         """What comes in one turn of the loop goes to the thread together: a commit for each would be dear."""
         if not self._waiting:
             self._loop.call_soon(self._put)
         self._waiting.append(entry)
 
     def _put(self) -> None:
-        for entry in self._waiting:
-            self._queue.put(entry)
-        self._waiting.clear()
+        self._queue.put(self._waiting)
+        self._waiting = []
 
     def refusal(self) -> str | None:
         """Why nothing can be accepted right now, or None."""
@@ -229,13 +252,13 @@ class Outbox:
 
     def _anchor(self, store: Store) -> None:
         """Continue the outbox's clock where the last process left it."""
-        wall, then, at = self.clock.wall(), store.fact("alive_wall"), store.fact("alive_at")
+        wall, (then, at) = self.clock.wall(), store.lived()
         start = wall if then is None or at is None else at + min(max(wall - then, 0.0), ONE_DAY)
         self._base = start - self.clock.monotonic()
 
     def _serve(self) -> None:
         try:
-            while self._batch(self._queue.get()):
+            while self._batch():
                 pass
         except BaseException as error:
             log.critical("outbox.died", error=repr(error))
@@ -247,52 +270,53 @@ class Outbox:
         unavailable = OutboxUnavailable("the outbox's thread has died")
         _resolve([(future, None, unavailable) for future in tuple(self._asked)])
 
-    def _batch(self, first: _Item[Any] | _Park | None) -> bool:
-        """Everything that waits, in one transaction and one sync."""
-        items: list[_Item[Any]] = []
-        going, hurry = True, False
-        patience = self.clock.monotonic() + PATIENCE
-        entry: _Item[Any] | _Park | None = first
-        while True:
-            if entry is None:
-                going = False
-            elif isinstance(entry, _Park):
-                entry.standing.run = entry.run
-                self._standing = entry.standing if entry.run and not entry.standing.served else None
-            else:
-                items.append(entry)
-                hurry = hurry or not entry.patient
-            if not going or len(items) >= MAX_BATCH:
-                break
-            try:
-                wait = 0.0 if hurry else max(0.0, patience - self.clock.monotonic())
-                entry = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
-            except queue.Empty:
-                break
+    def _batch(self) -> bool:
+        """Everything that waits, in one transaction and one sync. False once it is to end."""
+        items: list[_Item] = []
+        going, wait = True, None if self._unsynced is None else SYNC_WITHIN
+        with contextlib.suppress(queue.Empty):
+            while going and len(items) < MAX_BATCH:
+                entries = self._queue.get(wait != 0, wait)
+                wait = 0
+                for entry in entries or ():
+                    if isinstance(entry, _Item):
+                        items.append(entry)
+                    else:
+                        entry.standing.run = entry.run
+                        self._standing = entry.standing if entry.run and not entry.standing.served else None
+                going = entries is not None
+        late = self._unsynced is not None and self.clock.monotonic() - self._unsynced >= SYNC_WITHIN
+        synced = late or not items or any(item.synced for item in items)
+        if items or self._unsynced is not None:
+            self._transact(items, synced=synced, claim=synced)
+        if not (items and synced) and self._standing is not None and self._is_ready():
+            self._transact([], synced=True, claim=True)  # a claim is synced, or a send might be forgotten
+        return going
+
+    def _transact(self, items: list[_Item], *, synced: bool, claim: bool) -> None:
         outcomes: list[_Outcome] = []
         claims: Claims | None = None
+        db = self._store.db
         try:
-            db = self._store.db
             changes = db.total_changes
             self._store.full = self._disk_is_low()
-            claim = None if self._standing is None else self._standing.run
-            if items:
-                self._ready_at = 0.0
-            if items or (claim is not None and self._is_ready()):
-                db.execute("BEGIN IMMEDIATE")
-                outcomes = self._all(items)
-                if claim is not None and self._is_ready():
-                    claims = claim(self._store)
-                if db.total_changes != changes:
-                    self._store.live(wall=self.clock.wall(), at=self.now())
-                tally, oldest = self._store.tally(), self._store.oldest_waiting()
-                db.execute("COMMIT")
+            if synced != self._syncs:
+                db.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+                self._syncs = synced
+            db.execute("BEGIN IMMEDIATE")
+            outcomes = self._all(items)
+            if claim and self._standing is not None and self._standing.run is not None:
+                claims = self._standing.run(self._store)
+            if changed := db.total_changes != changes or (synced and self._unsynced is not None):
+                tally, oldest = self._store.live(wall=self.clock.wall(), at=self.now())
+            db.execute("COMMIT")
+            if changed:
                 self.tally, self.oldest = tally, oldest
-            if db.total_changes != changes and self.fault is not None:
-                log.info("outbox.recovered", after=self.fault)
-                self.fault = None
+                self._unsynced = None if synced else self._unsynced or self.clock.monotonic()
+                if self.fault is not None:
+                    log.info("outbox.recovered", after=self.fault)
+                    self.fault = None
         except sqlite3.Error as error:
-            self._ready_at = 0.0
             self._give_up(error)
             unavailable = OutboxUnavailable(f"the outbox cannot be written: {error}")
             outcomes = [(item.future, None, unavailable) for item in items]
@@ -303,42 +327,45 @@ class Outbox:
             self._standing = None
         if outcomes:
             self._loop.call_soon_threadsafe(_resolve, outcomes)
-        return going
 
     def _is_ready(self) -> bool:
-        """Whether there is anything to claim; asked anew only after other work, or when it is time."""
-        if self._ready_at <= self.now():
-            self._ready_at = self._store.ready_at()
-        return self._ready_at <= self.now()
-
-    def _all(self, items: list[_Item[Any]]) -> list[_Outcome]:
-        """The work of every item. What is wrong with one harms no other: if it failed half-way, all is done again."""
+        """Whether there is anything to claim."""
         try:
-            return [(item.future, *self._one(item.run)) for item in items]
+            return self._store.ready(now=self.now())
+        except sqlite3.Error:
+            return True  # which the attempt will tell
+
+    def _all(self, items: list[_Item]) -> list[_Outcome]:
+        """The work of every item. What is wrong with one harms no other: if it failed half-way, all is done again."""
+        groups: dict[Any, list[_Item]] = {}
+        for item in items:
+            groups.setdefault(item if item.verb is _alone else item.verb, []).append(item)
+        try:
+            return [outcome for group in groups.values() for outcome in self._some(group)]
         except _HalfDone:
             self._store.db.execute("ROLLBACK")
             self._store.db.execute("BEGIN IMMEDIATE")
-            return [(item.future, *self._one(item.run, savepoint=True)) for item in items]
+            return [outcome for item in items for outcome in self._some([item], savepoint=True)]
 
-    def _one(self, run: Callable[[Store], T], *, savepoint: bool = False) -> tuple[T | None, BaseException | None]:
+    def _some(self, group: list[_Item], *, savepoint: bool = False) -> list[_Outcome]:
         db = self._store.db
         changes = db.total_changes
         if savepoint:
             db.execute("SAVEPOINT item")
         try:
-            result = run(self._store)
+            results = group[0].verb(self._store, [item.argument for item in group])
         except Exception as error:
             if isinstance(error, sqlite3.OperationalError) or _is_damage(error) or not db.in_transaction:
                 raise
             if savepoint:
                 db.execute("ROLLBACK TO item")
                 db.execute("RELEASE item")
-            elif db.total_changes != changes:
+            elif db.total_changes != changes or len(group) > 1:
                 raise _HalfDone from error
-            return None, error
+            return [(item.future, None, error) for item in group]
         if savepoint:
             db.execute("RELEASE item")
-        return result, None
+        return [(item.future, result, None) for item, result in zip(group, results, strict=True)]
 
     def _give_up(self, error: sqlite3.Error) -> None:
         if self._store.db.in_transaction:

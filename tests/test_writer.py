@@ -21,7 +21,7 @@ from virtual import FakeClock
 
 from chatwoot_relay.errors import NotOurDatabase, OutboxUnavailable, Taken
 from chatwoot_relay.models import Alert, Delivery
-from chatwoot_relay.outbox import Accepted, Store
+from chatwoot_relay.outbox import Accepted, Arrival, Store
 from chatwoot_relay.schema import open_database
 from chatwoot_relay.writer import MAX_BATCH, Outbox
 
@@ -42,9 +42,7 @@ async def opened(folder: Path, *, clock: FakeClock | None = None, name: str = "o
 async def owe(outbox: Outbox, id: str, message: str = "x", *, conversation: Any = "1") -> Accepted:
     alert = Alert(severity="high", reason="X", conversation_id=1, message=message)
     now = outbox.now()
-    return await outbox.do(
-        lambda store: store.enqueue(alert, id=id, destination="team", conversation=conversation, now=now)
-    )
+    return await outbox.enqueue(Arrival(alert, id, "team", conversation, now))
 
 
 async def claim(outbox: Outbox, count: int = 9) -> list[Delivery]:
@@ -237,7 +235,7 @@ async def test_a_damaged_file_is_set_aside_and_rescued_from(tmp_path: Path, dama
     path = tmp_path / "outbox.db"
     raw = bytearray(path.read_bytes())
     with contextlib.closing(sqlite3.connect(path)) as db:
-        (index,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_waiting'").fetchone()
+        (index,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_owed'").fetchone()
     match damage:
         case "rubble":
             raw[:] = b"\xa5" * len(raw)
@@ -275,7 +273,7 @@ async def test_damage_met_while_running_is_refused_once_and_replaced(tmp_path: P
         await outbox.do(lambda store: store.db.execute("PRAGMA cache_size=0"))
         connection = await outbox.do(lambda store: store.db)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'lanes'").fetchone()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_queue'").fetchone()
         with path.open("r+b") as file:
             file.seek((root - 1) * 4096)
             file.write(b"\xa5" * 4096)
