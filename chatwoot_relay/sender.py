@@ -90,8 +90,12 @@ class Sender:
         self._failed = ""  # what was said of the last of them
         self._outage = 0  # probes and holds since the last success: how far probing has backed off
         self._dues: list[float] = []
+        self._place = Place(self._take)
         self._claims = 0
         self._parked = 0  # how many the claim that stands may take
+        self._try = True  # whether there may be something to claim already
+        self._left: list[Delivery] = []  # claimed and never begun, for it is stopping
+        self._written: asyncio.Event | None = None  # whether what was begun last is on the wire
         self._kept = 0.0  # when the seconds held were last put on disk
         self._keeping: asyncio.Task[None] | None = None
         self.turns = 0  # of the task: the watchdog sees by it that it lives
@@ -134,13 +138,13 @@ class Sender:
     async def run(self) -> None:
         """Send until :meth:`stop`. Never returns by itself; a failure of its own ends the process."""
         await self._remember()
-        standing = self._stand()
         timer: asyncio.Task[None] | None = None
         while not self._stopping:
             self.turns += 1
             permits, wait = self._permits()
             self._parked = sum(permits.values())
-            self._outbox.park(standing, self._claim(permits))
+            self._outbox.park(self._place, self._claim(permits), try_it=self._try)
+            self._try = self._try and not permits
             timer = None if wait is None else self._spawn(self._clock.sleep(wait))
             if timer is not None:
                 timer.add_done_callback(self._nudge)
@@ -150,24 +154,22 @@ class Sender:
                 timer.cancel()
             if self._error is not None:
                 raise self._error
-            if standing.future.done():
-                claimed, died = standing.future.result()
-                standing = self._stand()
-                self._claims += 1
-                for delivery in claimed:
-                    await self._begin(delivery)
-                for dead in died:
-                    self._died(dead.id, rank=dead.rank, reason=dead.reason)
-        self._outbox.park(standing, None)
+        self._outbox.park(self._place, None)
         await self._outbox.do(lambda store: None)  # the thread has heard it by now
-        if standing.future.done():
-            for delivery in standing.future.result()[0]:
-                await self._release(delivery)
+        for delivery in self._left:
+            await self._release(delivery)
 
-    def _stand(self) -> Place:
-        standing = self._outbox.stand()
-        standing.future.add_done_callback(self._nudge)
-        return standing
+    def _take(self, claims: Claims) -> None:
+        """Begin what was claimed."""
+        claimed, died = claims
+        self._place = Place(self._take)
+        self._claims += 1
+        self._try = self._try or len(claimed) + len(died) >= self._parked  # there may be more than it could take
+        for delivery in claimed:
+            self._begin(delivery)
+        for dead in died:
+            self._died(dead.id, rank=dead.rank, reason=dead.reason)
+        self._changed.set()
 
     async def stop(self, *, grace: float) -> None:
         """Claim no more; give the sends in flight *grace* seconds; requests that wait are answered as it stands."""
@@ -180,7 +182,8 @@ class Sender:
         await asyncio.gather(*self._in_flight, *self._tasks, return_exceptions=True)
 
     def poke(self) -> None:
-        """Have a turn, if only to show that it can."""
+        """Have a turn, for something may be different, and if only to show that it can."""
+        self._try = True
         self._changed.set()
 
     def give_up_waiting(self) -> None:
@@ -239,17 +242,15 @@ class Sender:
 
         return claim
 
-    async def _begin(self, delivery: Delivery) -> None:
-        """Start a send and return once it is on the wire, so that sends arrive in the order they were claimed in."""
-        chat = self.chat_of(delivery.destination)
-        if self._stopping or self.holds.bar(chat):
-            await self._release(delivery)
-            return
-        written = asyncio.Event()
-        task = asyncio.create_task(self._deliver(delivery, written))
-        self._in_flight[task] = delivery.destination
-        task.add_done_callback(self._landed)
-        await written.wait()
+    def _begin(self, delivery: Delivery) -> None:
+        """Start a send, unless it may not be made any more."""
+        if self._stopping:
+            self._left.append(delivery)
+        else:
+            before, self._written = self._written, asyncio.Event()
+            task = asyncio.create_task(self._deliver(delivery, before, self._written))
+            self._in_flight[task] = delivery.destination
+            task.add_done_callback(self._landed)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         del self._in_flight[task]
@@ -262,8 +263,10 @@ class Sender:
         test = delivery.rank == Rank.TEST  # which is not told later
         await self._do(lambda store: store.withdraw(delivery.seq) if test else store.release(delivery.seq))
 
-    async def _deliver(self, delivery: Delivery, written: asyncio.Event) -> None:
+    async def _deliver(self, delivery: Delivery, before: asyncio.Event | None, written: asyncio.Event) -> None:
         try:
+            if before is not None:  # is on the wire first, so that sends arrive in the order they were claimed in
+                await before.wait()
             outcome = await self._attempt(delivery, written)
         except asyncio.CancelledError:
             if not written.is_set():  # nothing left us: it is no repeat when it is told
@@ -277,7 +280,7 @@ class Sender:
             await self._settle(delivery, outcome)
 
     async def _attempt(self, delivery: Delivery, written: asyncio.Event) -> Outcome | None:
-        """One try, mended on the spot as often as Telegram asks; None where a hold came before the mending."""
+        """One try, mended on the spot as often as Telegram asks; None where a hold came before it, or the mending."""
         destination = self._destinations[delivery.destination]
         fixes: set[Fix] = set()
         test = delivery.rank == Rank.TEST
@@ -286,8 +289,8 @@ class Sender:
             if tries:
                 if (wait := self._pace.earliest(chat, self._outbox.now()) - self._outbox.now()) > 0:
                     await self._clock.sleep(wait)
-                if self.holds.bar(chat):
-                    return None
+            if self.holds.bar(chat):
+                return None
             replies = delivery.reply_to is not None and delivery.reply_to[0] == chat
             try:
                 html = render(
@@ -463,7 +466,7 @@ class Sender:
                 self.holds.lift(key, now=self._outbox.now())
             elif isinstance(outcome, Operator) and not hold.operator:
                 self._hold(BOT, Hold(reason=outcome.reason, since=hold.since, operator=True))
-            self._changed.set()
+            self.poke()
 
     def _well(self, chat: str) -> None:
         """A send succeeded: nothing is the matter any longer."""
@@ -473,7 +476,7 @@ class Sender:
 
     def _held_otherwise(self) -> None:
         self._keep_held()
-        self._changed.set()
+        self.poke()
 
     def _keep_held(self) -> None:
         self._kept = self._outbox.now()
@@ -484,7 +487,7 @@ class Sender:
 
     def _nudge(self, done: asyncio.Future[Any]) -> None:
         if not done.cancelled():  # a turn cancels its timer: were that a reason for a turn, there would be no end
-            self._changed.set()
+            self.poke()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

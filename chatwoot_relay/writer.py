@@ -33,7 +33,7 @@ LOOKS = 0.1  # seconds between looks at how much disk is free
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
-_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
+_Outcome = tuple["asyncio.Future[Any] | Place", Any, BaseException | None]
 Claims = tuple[list[Delivery], list[Died]]
 
 
@@ -58,15 +58,9 @@ def _alone(store: Store, runs: Sequence[Callable[[Store], Any]]) -> list[Any]:
 class Place:
     """The sender's claim that waits until there is something to claim; served with the very commit that accepts it."""
 
-    future: asyncio.Future[Claims]
+    take: Callable[[Claims], None]  # called once, on the loop, with what was claimed
     run: Callable[[Store], Claims] | None = None
     served: bool = False
-
-
-@attrs.frozen(eq=False)
-class _Park:
-    standing: Place
-    run: Callable[[Store], Claims] | None
 
 
 class _HalfDone(Exception):
@@ -107,9 +101,10 @@ class Outbox:
         self.damaged: str | None = None  # where a damaged predecessor was set aside
         self._max_pending = max_pending
         self._base = 0.0
-        self._queue: queue.SimpleQueue[list[_Item | _Park] | None] = queue.SimpleQueue()
-        self._waiting: list[_Item | _Park] = []  # for the thread, at the end of this turn of the loop
+        self._queue: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
+        self._waiting: list[_Item] = []  # for the thread, at the end of this turn of the loop
         self._standing: Place | None = None
+        self._unclaimed = True  # whether something may be there to claim that no claim was tried for
         self._thread: threading.Thread | None = None
         self._syncs = True  # whether a commit syncs
         self._unsynced: float | None = None  # since when something is committed and not synced
@@ -167,25 +162,24 @@ class Outbox:
             raise OutboxUnavailable("the outbox's thread has died")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._asked.add(future)
-        self._hand_over(_Item(verb, argument, future, synced))
+        if not self._waiting:  # what comes in one turn of the loop goes to the thread together
+            self._loop.call_soon(self._put)
+        self._waiting.append(_Item(verb, argument, future, synced))
         try:
             return await future
         finally:
             self._asked.discard(future)
 
-    def stand(self) -> Place:
-        """A place for a claim that waits; see :meth:`park`."""
-        return Place(self._loop.create_future())
+    def park(self, place: Place, run: Callable[[Store], Claims] | None, *, try_it: bool = False) -> None:
+        """(Re)place what the standing claim claims, or with None take it back.
 
-    def park(self, standing: Place, run: Callable[[Store], Claims] | None) -> None:
-        """(Re)place what the standing claim claims, or with None take it back. Also a poke: it is tried soon."""
-        self._hand_over(_Park(standing, run))
-
-    def _hand_over(self, entry: _Item | _Park) -> None:
-        """What comes in one turn of the loop goes to the thread together: a commit for each would be dear."""
-        if not self._waiting:
-            self._loop.call_soon(self._put)
-        self._waiting.append(entry)
+        It is tried with what comes next; at once where *try_it*, or where something came while no claim stood.
+        """
+        place.run, self._standing = run, place
+        if run is not None and (
+            try_it or self._unclaimed
+        ):  # in this order, and the thread in the other: none is missed
+            self._queue.put([])
 
     def _put(self) -> None:
         self._queue.put(self._waiting)
@@ -268,7 +262,7 @@ class Outbox:
         """The thread has died, and with it the process will; nobody is to wait for it."""
         self.dead.set_exception(error)
         unavailable = OutboxUnavailable("the outbox's thread has died")
-        _resolve([(future, None, unavailable) for future in tuple(self._asked)])
+        _resolve([(future, None, unavailable) for future in self._asked])
 
     def _batch(self) -> bool:
         """Everything that waits, in one transaction and one sync. False once it is to end."""
@@ -278,25 +272,29 @@ class Outbox:
             while going and len(items) < MAX_BATCH:
                 entries = self._queue.get(wait != 0, wait)
                 wait = 0
-                for entry in entries or ():
-                    if isinstance(entry, _Item):
-                        items.append(entry)
-                    else:
-                        entry.standing.run = entry.run
-                        self._standing = entry.standing if entry.run and not entry.standing.served else None
+                items += entries or ()
                 going = entries is not None
         late = self._unsynced is not None and self.clock.monotonic() - self._unsynced >= SYNC_WITHIN
         synced = late or not items or any(item.synced for item in items)
         if items or self._unsynced is not None:
-            self._transact(items, synced=synced, claim=synced)
-        if not (items and synced) and self._standing is not None and self._is_ready():
-            self._transact([], synced=True, claim=True)  # a claim is synced, or a send might be forgotten
+            self._transact(items, synced=synced)
+        if not (items and synced) and self._claim() is not None and self._is_ready():
+            self._transact([], synced=True)  # a claim is synced, or a send might be forgotten
         return going
 
-    def _transact(self, items: list[_Item], *, synced: bool, claim: bool) -> None:
+    def _claim(self) -> Place | None:
+        """The claim that stands, if it may be served."""
+        self._unclaimed = True
+        place = self._standing
+        if place is None or place.served or place.run is None:
+            return None
+        self._unclaimed = False
+        return place
+
+    def _transact(self, items: list[_Item], *, synced: bool) -> None:
         outcomes: list[_Outcome] = []
         claims: Claims | None = None
-        db = self._store.db
+        db, place = self._store.db, None
         try:
             changes = db.total_changes
             self._store.full = self._disk_is_low()
@@ -305,8 +303,8 @@ class Outbox:
                 self._syncs = synced
             db.execute("BEGIN IMMEDIATE")
             outcomes = self._all(items)
-            if claim and self._standing is not None and self._standing.run is not None:
-                claims = self._standing.run(self._store)
+            if synced and (place := self._claim()) is not None and place.run is not None:
+                claims = place.run(self._store)
             if changed := db.total_changes != changes or (synced and self._unsynced is not None):
                 tally, oldest = self._store.live(wall=self.clock.wall(), at=self.now())
             db.execute("COMMIT")
@@ -318,13 +316,13 @@ class Outbox:
                     self.fault = None
         except sqlite3.Error as error:
             self._give_up(error)
+            self._unclaimed = True
             unavailable = OutboxUnavailable(f"the outbox cannot be written: {error}")
             outcomes = [(item.future, None, unavailable) for item in items]
             claims = None
-        if claims is not None and (claims[0] or claims[1]) and self._standing is not None:
-            self._standing.served = True
-            outcomes.append((self._standing.future, claims, None))
-            self._standing = None
+        if place is not None and claims is not None and any(claims):
+            place.served = True
+            outcomes.append((place, claims, None))
         if outcomes:
             self._loop.call_soon_threadsafe(_resolve, outcomes)
 
@@ -395,9 +393,11 @@ def _is_damage(error: Exception) -> bool:
 
 def _resolve(outcomes: list[_Outcome]) -> None:
     for future, result, error in outcomes:
-        if future.done():
+        if isinstance(future, Place):
+            future.take(result)
+        elif future.done():
             continue
-        if error is None:
+        elif error is None:
             future.set_result(result)
         else:
             future.set_exception(error)

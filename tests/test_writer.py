@@ -23,7 +23,7 @@ from chatwoot_relay.errors import NotOurDatabase, OutboxUnavailable, Taken
 from chatwoot_relay.models import Alert, Delivery
 from chatwoot_relay.outbox import Accepted, Arrival, Store
 from chatwoot_relay.schema import open_database
-from chatwoot_relay.writer import MAX_BATCH, Outbox
+from chatwoot_relay.writer import MAX_BATCH, Outbox, Place
 
 DAY = 86400.0
 HOME = Path(__file__).parent.parent
@@ -140,7 +140,7 @@ async def test_a_claim_that_fails_is_a_bug_that_ends_it(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db", clock=FakeClock())
     outbox.open()
     await owe(outbox, "a")
-    outbox.park(outbox.stand(), lambda store: {}["a bug"])
+    outbox.park(Place(print), lambda store: {}["a bug"])
     with pytest.raises(KeyError, match="a bug"):
         await outbox.dead
     await outbox.close()
@@ -153,19 +153,29 @@ async def test_what_waits_to_claim_is_served_with_the_commit_that_accepts(tmp_pa
         def work(store: Store) -> Any:
             return store.claim({"team": 1}, now=outbox.now(), max_age=1e9)
 
-        standing = outbox.stand()
+        taken: list[Any] = []
+        standing = Place(taken.append)
         outbox.park(standing, work)
         await outbox.do(lambda store: None)
-        assert not standing.future.done()
+        assert taken == []
         await owe(outbox, "a")
-        assert [delivery.id for delivery in (await standing.future)[0]] == ["a"]
+        assert [delivery.id for delivery in taken[0][0]] == ["a"]
         outbox.park(standing, work)  # served already: it must not claim again
-        other = outbox.stand()
+        await owe(outbox, "b", conversation="2")
+        other = Place(taken.append)
         outbox.park(other, work)
         outbox.park(other, None)
-        await owe(outbox, "b", conversation="2")
-        assert not other.future.done()
-        assert outbox.tally.sending == 1
+        await owe(outbox, "c", conversation="3")
+        assert (len(taken), outbox.tally.sending) == (1, 1)
+
+
+async def test_what_came_while_no_claim_stood_is_claimed_by_the_next(tmp_path: Path) -> None:
+    """Nothing else may come for an hour."""
+    async with opened(tmp_path) as outbox:
+        await owe(outbox, "a")
+        taken: asyncio.Queue[Any] = asyncio.Queue()
+        outbox.park(Place(taken.put_nowait), lambda store: store.claim({"team": 1}, now=outbox.now(), max_age=1e9))
+        assert [delivery.id for delivery in (await taken.get())[0]] == ["a"]
 
 
 # --- who may open it ---
