@@ -19,6 +19,7 @@ import msgspec
 from .errors import OutboxUnavailable
 from .events import Decision, Memory
 from .events import Ignored as Reason
+from .journal import Told
 from .models import Content, Delivery, Notice, rank_of
 from .schema import RANKS, pack, recall, unpack
 
@@ -57,16 +58,6 @@ class Arrival:
     now: float
     memory: str | None = None
     rank: int | None = None  # where it is another than the content's own
-
-
-@attrs.frozen
-class Told:
-    """Telegram has it."""
-
-    seq: int
-    now: float
-    chat_id: str
-    message_id: int | None
 
 
 @attrs.frozen
@@ -187,10 +178,13 @@ class Store:
         self._last: int = db.execute("SELECT coalesce(max(seq), 0) FROM deliveries").fetchone()[0]
         self._recent: dict[int, Content] = {}
 
-    def recover(self, *, now: float) -> None:
-        """After a crash: a send that was in flight may have been told, and is repeated once, marked."""
+    def recover(self, *, now: float, told: Iterable[Told] = ()) -> None:
+        """After a crash: a send that was in flight and is not known as *told* may have been; it is repeated, marked."""
         db = self.db
         db.execute("BEGIN IMMEDIATE")
+        # A journal that was left from another database's days may name the same places, but not the same time.
+        flying = "SELECT 1 FROM deliveries WHERE seq = ? AND state = 'sending' AND born <= ?"
+        self.told_all([one for one in told if db.execute(flying, (one.seq, one.now)).fetchone()])
         db.execute("DELETE FROM deliveries WHERE settled IS NULL AND rank < 0")
         for (seq,) in db.execute("SELECT seq FROM deliveries WHERE settled IS NULL AND state = 'sending'").fetchall():
             self.again(seq, due=0.0, now=now, reason="stopped in the middle of a send", ambiguous=True)
@@ -380,15 +374,6 @@ class Store:
                     break
                 overdue = None
         return claimed, died
-
-    def ready(self, *, now: float) -> bool:
-        """Whether there is something to claim, for any destination."""
-        row = self.db.execute(
-            "SELECT EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_turn WHERE due = 0 AND turn IS NOT NULL)"
-            " OR EXISTS (SELECT 1 FROM deliveries WHERE due > 0 AND due <= ?)",
-            (now,),
-        ).fetchone()
-        return bool(row[0])
 
     def _content(self, seq: int) -> Content | None:
         """What a delivery says; None where it cannot be read."""

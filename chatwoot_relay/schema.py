@@ -18,36 +18,36 @@ from .models import Alert, Content, Notice
 APPLICATION_ID = 0x43575254  # "CWRT"
 SCHEMA_VERSION = 2
 
-_QUEUE = "WHERE destination = new.destination AND conversation = new.conversation AND settled IS NULL"
-RANKS = "(VALUES (-1), (0), (1), (2), (3), (4))"  # a look-up for each is quick in any queue, a look at each row is not
+_LANE = "WHERE destination = new.destination AND conversation = new.conversation AND settled IS NULL"
+RANKS = "(VALUES (-1), (0), (1), (2), (3), (4))"  # a look-up for each is quick in any lane, a look at each row is not
 _HEAD = f"""\
-(SELECT min(head) FROM (SELECT (SELECT min(seq) FROM deliveries {_QUEUE} AND rank = column1) AS head FROM {RANKS}))\
+(SELECT min(head) FROM (SELECT (SELECT min(seq) FROM deliveries {_LANE} AND rank = column1) AS head FROM {RANKS}))\
 """
-_URGENT = f"(SELECT min(rank) FROM deliveries {_QUEUE})"
+_URGENT = f"(SELECT min(rank) FROM deliveries {_LANE})"
 _JOIN = f"""\
-WHEN EXISTS (SELECT 1 FROM deliveries {_QUEUE} AND seq <> new.seq) BEGIN
+WHEN EXISTS (SELECT 1 FROM deliveries {_LANE} AND seq <> new.seq) BEGIN
     UPDATE deliveries SET turn = NULL WHERE seq = new.seq;
     UPDATE deliveries SET turn = new.rank WHERE seq = {_HEAD} AND turn > new.rank;
 END\
 """
 _LEAVE = f"""\
-AND old.turn IS NOT NULL AND EXISTS (SELECT 1 FROM deliveries {_QUEUE}) BEGIN
+AND old.turn IS NOT NULL AND EXISTS (SELECT 1 FROM deliveries {_LANE}) BEGIN
     UPDATE deliveries SET turn = {_URGENT} WHERE seq = {_HEAD};
 END\
 """
 
-# Each index is a tree to write for every delivery; these are what no look-up can do without. A conversation's queue is
+# Each index is a tree to write for every delivery; these are what no look-up can do without. A conversation's lane is
 # its owed deliveries in order; its head alone has a turn.
 SCHEMA = f"""
 CREATE TABLE deliveries (
-    seq INTEGER PRIMARY KEY,              -- the place in the queue; a redrive takes a new one
+    seq INTEGER PRIMARY KEY,              -- the place in the lane; a redrive takes a new one
     id TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL CHECK (state IN ('pending', 'sending', 'sent', 'dead')),
     destination TEXT NOT NULL,
     conversation TEXT NOT NULL,
     memory TEXT,                          -- key of the conversation's memory
     rank INTEGER NOT NULL,
-    turn INTEGER,                         -- of a head: the most urgent rank in its conversation's queue
+    turn INTEGER,                         -- of a head: the most urgent rank in its lane
     due REAL DEFAULT 0,                   -- not before then; NULL while it is being sent
     content BLOB NOT NULL,                -- JSON with a version
     accepted_at REAL NOT NULL,            -- wall clock
@@ -62,7 +62,7 @@ CREATE TABLE deliveries (
     reason TEXT,
     history TEXT NOT NULL DEFAULT '[]'    -- [wall clock, outcome, reason], the last ones
 );
-CREATE INDEX deliveries_queue ON deliveries (destination, conversation, rank, seq) WHERE settled IS NULL;
+CREATE INDEX deliveries_lane ON deliveries (destination, conversation, rank, seq) WHERE settled IS NULL;
 CREATE INDEX deliveries_turn ON deliveries (destination, turn, seq) WHERE due = 0 AND turn IS NOT NULL;
 CREATE INDEX deliveries_due ON deliveries (due) WHERE due > 0;
 CREATE INDEX deliveries_owed ON deliveries (seq) WHERE settled IS NULL;
@@ -112,8 +112,8 @@ CREATE TRIGGER deliveries_expired AFTER DELETE ON deliveries BEGIN
         dead = dead - (old.state = 'dead');
 END;
 
--- Whoever joins a queue stands behind its head, and lends it its urgency. A head that leaves makes room for the next.
-CREATE TRIGGER deliveries_queued AFTER INSERT ON deliveries {_JOIN};
+-- Whoever joins a lane stands behind its head, and lends it its urgency. A head that leaves makes room for the next.
+CREATE TRIGGER deliveries_joined AFTER INSERT ON deliveries {_JOIN};
 CREATE TRIGGER deliveries_redriven AFTER UPDATE OF seq ON deliveries {_JOIN};
 CREATE TRIGGER deliveries_left AFTER UPDATE OF settled ON deliveries WHEN new.settled IS NOT NULL {_LEAVE};
 CREATE TRIGGER deliveries_withdrawn AFTER DELETE ON deliveries WHEN old.settled IS NULL

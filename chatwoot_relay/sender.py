@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, assert_never
 
 import attrs
@@ -13,6 +13,7 @@ import structlog
 from .clock import Clock
 from .errors import OutboxUnavailable
 from .holds import BOT, Hold, Holds
+from .journal import Told
 from .metrics import Metrics
 from .models import (
     Ambiguous,
@@ -30,7 +31,7 @@ from .models import (
     WaitBot,
     WaitChat,
 )
-from .outbox import Store, Told
+from .outbox import Store
 from .pacing import Pace, backoff
 from .render import Links, render
 from .telegram import SEND_TIMEOUT, Answer, Telegram, classify, message
@@ -261,7 +262,7 @@ class Sender:
 
     async def _release(self, delivery: Delivery) -> None:
         test = delivery.rank == Rank.TEST  # which is not told later
-        await self._do(lambda store: store.withdraw(delivery.seq) if test else store.release(delivery.seq))
+        await self._mark(lambda store: store.withdraw(delivery.seq) if test else store.release(delivery.seq))
 
     async def _deliver(self, delivery: Delivery, before: asyncio.Event | None, written: asyncio.Event) -> None:
         try:
@@ -286,9 +287,8 @@ class Sender:
         test = delivery.rank == Rank.TEST
         for tries in range(MAX_REPAIRS):
             chat = self.chat_of(delivery.destination)
-            if tries:
-                if (wait := self._pace.earliest(chat, self._outbox.now()) - self._outbox.now()) > 0:
-                    await self._clock.sleep(wait)
+            if tries and (wait := self._pace.earliest(chat, self._outbox.now()) - self._outbox.now()) > 0:
+                await self._clock.sleep(wait)
             if self.holds.bar(chat):
                 return None
             replies = delivery.reply_to is not None and delivery.reply_to[0] == chat
@@ -347,7 +347,7 @@ class Sender:
         self._moves[old] = new
         if old in self.holds:
             self.holds.lift(old, now=self._outbox.now())
-        await self._do(lambda store: store.move(old, new))
+        await self._mark(lambda store: store.move(old, new))
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         now, seq = self._outbox.now(), delivery.seq
@@ -355,16 +355,19 @@ class Sender:
         test = delivery.rank == Rank.TEST
         if test and not isinstance(outcome, Sent):
             self.waiters.finish(delivery.id, outcome)  # before a hold sends everyone away who waits
-            await self._do(lambda store: store.withdraw(seq))
+            await self._mark(lambda store: store.withdraw(seq))
         match outcome:
             case Sent(message_id):
                 self._well(chat)
                 self._metrics.delivered("sent", rank=delivery.rank, now=self._clock.wall())
                 # Answered once it is marked: whoever has a 200 will not see the message again after a crash.
                 told = Told(seq, now, chat, message_id)
-                await self._mark(
-                    lambda: self._outbox.told(told), late=lambda: self.waiters.finish(delivery.id, outcome)
-                )
+                noted = self._outbox.journal.note(told)
+                marked = self._outbox.told(told, lazy=noted)
+                marked.add_done_callback(lambda done: self._marked(done, told))
+                # Whoever has a 200 will not see the message again after a crash.
+                if not noted:
+                    await asyncio.wait({marked})
                 self.waiters.finish(delivery.id, outcome)
             case Dead(reason):
                 if not test:
@@ -376,7 +379,7 @@ class Sender:
                 bot = isinstance(outcome, WaitBot) or self.holds.waited_for_another(chat)
                 key = BOT if bot else chat
                 until = self._hold(key, Hold(reason=reason, since=now, until=until)) or until
-                await self._do(lambda store: store.hold(key, until=until, reason=reason))
+                await self._mark(lambda store: store.hold(key, until=until, reason=reason))
                 if not test:
                     await self._again(delivery, due=0.0, reason=reason)
             case Operator(scope, reason):
@@ -397,7 +400,7 @@ class Sender:
             case Ambiguous(reason):
                 self._hold(BOT, Hold(reason=reason, since=now))
                 if not test:
-                    died = await self._do(
+                    died = await self._mark(
                         lambda store: store.again(seq, due=0.0, now=now, reason=reason, ambiguous=True)
                     )
                     if died:
@@ -407,11 +410,11 @@ class Sender:
 
     async def _again(self, delivery: Delivery, *, due: float, reason: str) -> None:
         now = self._outbox.now()
-        await self._do(lambda store: store.again(delivery.seq, due=due, now=now, reason=reason))
+        await self._mark(lambda store: store.again(delivery.seq, due=due, now=now, reason=reason))
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         now = self._outbox.now()
-        await self._do(lambda store: store.bury(delivery.seq, now=now, reason=reason))
+        await self._mark(lambda store: store.bury(delivery.seq, now=now, reason=reason))
         self._died(delivery.id, rank=delivery.rank, reason=reason)
 
     def _died(self, id: str, *, rank: int, reason: str) -> None:
@@ -419,17 +422,23 @@ class Sender:
         log.error("delivery.died", delivery=id, reason=reason, do=f"chatwoot-relay outbox show {id}")
         self.waiters.finish(id, Dead(reason))
 
-    async def _do(self, mark: Callable[[Store], Any]) -> Any:
-        return await self._mark(lambda: self._outbox.do(mark))
-
-    async def _mark(self, mark: Callable[[], Awaitable[Any]], *, late: Callable[[], None] = lambda: None) -> Any:
-        """Put on disk what happened. Retried until it is there: the mark, never the send. *late*: not at the first."""
+    async def _mark(self, mark: Callable[[Store], Any]) -> Any:
+        """Put on disk what happened. Retried until it is there: the mark, never the send."""
         while True:
             try:
-                return await mark()
+                return await self._outbox.do(mark)
             except OutboxUnavailable:
-                late()
                 await self._clock.sleep(1.0)
+
+    def _marked(self, done: asyncio.Future[None], told: Told) -> None:
+        if done.cancelled() or done.exception() is not None:
+            self._spawn(self._mark_late(told))
+        else:
+            self._outbox.journal.forget(told.seq)
+
+    async def _mark_late(self, told: Told) -> None:
+        await self._mark(lambda store: store.told_all([told]))
+        self._outbox.journal.forget(told.seq)
 
     # --- holds ---
 
@@ -481,7 +490,7 @@ class Sender:
     def _keep_held(self) -> None:
         self._kept = self._outbox.now()
         if self._keeping is None or self._keeping.done():
-            self._keeping = self._spawn(self._do(lambda store: store.were_held(dict(self.holds.seconds))))
+            self._keeping = self._spawn(self._mark(lambda store: store.were_held(dict(self.holds.seconds))))
 
     # --- small things ---
 

@@ -19,15 +19,16 @@ import structlog
 
 from .clock import Clock
 from .errors import NotOurDatabase, OutboxUnavailable, Taken
+from .journal import Journal, Told
 from .models import Delivery
-from .outbox import Accepted, Arrival, Died, Store, Tally, Told
+from .outbox import Accepted, Arrival, Died, Store, Tally
 from .schema import open_database, salvage
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
 MAX_BATCH = 512
-SYNC_WITHIN = 0.5  # seconds in which a mark that was committed without a sync gets one
+COMPANY = 0.05  # seconds that a mark in the journal may wait for another's commit
 FREE_DISK = 64 * 1024 * 1024
 LOOKS = 0.1  # seconds between looks at how much disk is free
 ONE_DAY = 86400.0
@@ -47,7 +48,6 @@ class _Item:
     verb: _Verb
     argument: Any
     future: asyncio.Future[Any]
-    synced: bool
 
 
 def _alone(store: Store, runs: Sequence[Callable[[Store], Any]]) -> list[Any]:
@@ -106,8 +106,8 @@ class Outbox:
         self._standing: Place | None = None
         self._unclaimed = True  # whether something may be there to claim that no claim was tried for
         self._thread: threading.Thread | None = None
-        self._syncs = True  # whether a commit syncs
-        self._unsynced: float | None = None  # since when something is committed and not synced
+        self._soon = False  # whether what waits goes to the thread at the end of this turn
+        self._later: asyncio.TimerHandle | None = None  # when else
         self._low = False
         self._looked = float("-inf")  # when the disk was looked at
         self._asked: set[asyncio.Future[Any]] = set()  # what the thread owes an answer to
@@ -125,6 +125,9 @@ class Outbox:
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._store = self._open(known)
+            self.journal = Journal(self.path.with_name(self.path.name + ".told"))
+            self._store.recover(now=self.now(), told=self.journal.take())
+            self.tally = self._store.tally()
             for suffix in ("", "-wal", "-shm"):  # ours, as is known only now; the file may have been there before
                 with contextlib.suppress(FileNotFoundError):
                     os.chmod(f"{self.path}{suffix}", 0o600)
@@ -140,35 +143,34 @@ class Outbox:
         """The outbox's clock: goes with the monotonic one; across a restart with the wall's, one day at most."""
         return self._base + self.clock.monotonic()
 
-    async def do(self, run: Callable[[Store], T], *, synced: bool = True) -> T:
-        """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk.
-
-        What is not *synced* outlives the process, but a power failure within half a second may undo it.
-        """
-        result: T = await self._ask(_alone, run, synced=synced)
+    async def do(self, run: Callable[[Store], T]) -> T:
+        """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk."""
+        result: T = await self._hand_over(_alone, run)
         return result
 
     async def enqueue(self, arrival: Arrival) -> Accepted:
         """:meth:`Store.enqueue`, with all others that come at the same moment."""
-        accepted: Accepted = await self._ask(Store.enqueue_all, arrival, synced=True)
+        accepted: Accepted = await self._hand_over(Store.enqueue_all, arrival)
         return accepted
 
-    async def told(self, told: Told) -> None:
-        """:meth:`Store.told`, with all others. Not synced: a kill forgets nothing, a power failure may repeat it."""
-        await self._ask(Store.told_all, told, synced=False)
+    def told(self, told: Told, *, lazy: bool) -> asyncio.Future[None]:
+        """:meth:`Store.told`, soon; with another's commit where it is *lazy*, for the journal has it."""
+        return self._hand_over(Store.told_all, told, lazy=lazy)
 
-    async def _ask(self, verb: _Verb, argument: Any, *, synced: bool) -> Any:
-        if self.dead.done():
-            raise OutboxUnavailable("the outbox's thread has died")
+    def _hand_over(self, verb: _Verb, argument: Any, *, lazy: bool = False) -> asyncio.Future[Any]:
+        """What comes in one turn of the loop goes to the thread together: a commit for each would be dear."""
         future: asyncio.Future[Any] = self._loop.create_future()
+        if self.dead.done():
+            future.set_exception(OutboxUnavailable("the outbox's thread has died"))
+            return future
         self._asked.add(future)
-        if not self._waiting:  # what comes in one turn of the loop goes to the thread together
+        self._waiting.append(_Item(verb, argument, future))
+        if not lazy and not self._soon:
+            self._soon = True
             self._loop.call_soon(self._put)
-        self._waiting.append(_Item(verb, argument, future, synced))
-        try:
-            return await future
-        finally:
-            self._asked.discard(future)
+        elif lazy and self._later is None:
+            self._later = self._loop.call_later(COMPANY, self._put)
+        return future
 
     def park(self, place: Place, run: Callable[[Store], Claims] | None, *, try_it: bool = False) -> None:
         """(Re)place what the standing claim claims, or with None take it back.
@@ -176,14 +178,28 @@ class Outbox:
         It is tried with what comes next; at once where *try_it*, or where something came while no claim stood.
         """
         place.run, self._standing = run, place
-        if run is not None and (
-            try_it or self._unclaimed
-        ):  # in this order, and the thread in the other: none is missed
-            self._queue.put([])
+        if run is not None and (try_it or self._unclaimed):  # the thread does it in the other order: none is missed
+            self._put()
 
     def _put(self) -> None:
+        self._soon = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         self._queue.put(self._waiting)
         self._waiting = []
+
+    def _resolve(self, outcomes: list[_Outcome]) -> None:
+        self._asked.difference_update([outcome[0] for outcome in outcomes])
+        for future, result, error in outcomes:
+            if isinstance(future, Place):
+                future.take(result)
+            elif future.done():
+                continue
+            elif error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
 
     def refusal(self) -> str | None:
         """Why nothing can be accepted right now, or None."""
@@ -202,6 +218,7 @@ class Outbox:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
             self._store.db.close()
+            self.journal.close()
             self._lock.release()
             self._thread = None
 
@@ -219,8 +236,6 @@ class Outbox:
                 ) from None
             store = self._replace(error)
         self._anchor(store)
-        store.recover(now=self.now())
-        self.tally = store.tally()
         return store
 
     def _store_on(self, db: sqlite3.Connection) -> Store:
@@ -262,25 +277,21 @@ class Outbox:
         """The thread has died, and with it the process will; nobody is to wait for it."""
         self.dead.set_exception(error)
         unavailable = OutboxUnavailable("the outbox's thread has died")
-        _resolve([(future, None, unavailable) for future in self._asked])
+        self._resolve([(future, None, unavailable) for future in self._asked])
 
     def _batch(self) -> bool:
         """Everything that waits, in one transaction and one sync. False once it is to end."""
         items: list[_Item] = []
-        going, wait = True, None if self._unsynced is None else SYNC_WITHIN
+        entries = self._queue.get()
         with contextlib.suppress(queue.Empty):
-            while going and len(items) < MAX_BATCH:
-                entries = self._queue.get(wait != 0, wait)
-                wait = 0
-                items += entries or ()
-                going = entries is not None
-        late = self._unsynced is not None and self.clock.monotonic() - self._unsynced >= SYNC_WITHIN
-        synced = late or not items or any(item.synced for item in items)
-        if items or self._unsynced is not None:
-            self._transact(items, synced=synced)
-        if not (items and synced) and self._claim() is not None and self._is_ready():
-            self._transact([], synced=True)  # a claim is synced, or a send might be forgotten
-        return going
+            while entries is not None:
+                items += entries
+                if len(items) >= MAX_BATCH:
+                    break
+                entries = self._queue.get_nowait()
+        if items or self._claim() is not None:
+            self._transact(items)
+        return entries is not None
 
     def _claim(self) -> Place | None:
         """The claim that stands, if it may be served."""
@@ -291,26 +302,22 @@ class Outbox:
         self._unclaimed = False
         return place
 
-    def _transact(self, items: list[_Item], *, synced: bool) -> None:
+    def _transact(self, items: list[_Item]) -> None:
         outcomes: list[_Outcome] = []
         claims: Claims | None = None
         db, place = self._store.db, None
         try:
             changes = db.total_changes
             self._store.full = self._disk_is_low()
-            if synced != self._syncs:
-                db.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
-                self._syncs = synced
             db.execute("BEGIN IMMEDIATE")
             outcomes = self._all(items)
-            if synced and (place := self._claim()) is not None and place.run is not None:
+            if (place := self._claim()) is not None and place.run is not None:
                 claims = place.run(self._store)
-            if changed := db.total_changes != changes or (synced and self._unsynced is not None):
+            if changed := db.total_changes != changes:
                 tally, oldest = self._store.live(wall=self.clock.wall(), at=self.now())
             db.execute("COMMIT")
             if changed:
                 self.tally, self.oldest = tally, oldest
-                self._unsynced = None if synced else self._unsynced or self.clock.monotonic()
                 if self.fault is not None:
                     log.info("outbox.recovered", after=self.fault)
                     self.fault = None
@@ -324,14 +331,7 @@ class Outbox:
             place.served = True
             outcomes.append((place, claims, None))
         if outcomes:
-            self._loop.call_soon_threadsafe(_resolve, outcomes)
-
-    def _is_ready(self) -> bool:
-        """Whether there is anything to claim."""
-        try:
-            return self._store.ready(now=self.now())
-        except sqlite3.Error:
-            return True  # which the attempt will tell
+            self._loop.call_soon_threadsafe(self._resolve, outcomes)
 
     def _all(self, items: list[_Item]) -> list[_Outcome]:
         """The work of every item. What is wrong with one harms no other: if it failed half-way, all is done again."""
@@ -389,15 +389,3 @@ class Outbox:
 
 def _is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-
-
-def _resolve(outcomes: list[_Outcome]) -> None:
-    for future, result, error in outcomes:
-        if isinstance(future, Place):
-            future.take(result)
-        elif future.done():
-            continue
-        elif error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)

@@ -703,7 +703,7 @@ def test_no_verb_reads_the_whole_outbox(store: Store, verb: str) -> None:
         "holds": lambda: (store.recently_told(since=1), store.withdraw_test("1"), store.were_held({"team": 1.0})),
         "expire": lambda: store.expire(now=1e9, retention=1),
         "recover": lambda: store.recover(now=1),
-        "ahead": lambda: (store.ahead("1"), store.ready(now=1), store.live(wall=1, at=1)),
+        "ahead": lambda: (store.ahead("1"), store.live(wall=1, at=1)),
     }
     steps = plan(store, verbs[verb])
     assert steps

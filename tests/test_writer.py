@@ -200,7 +200,9 @@ async def test_nobody_else_may_read_it(tmp_path: Path) -> None:
             modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     finally:
         os.umask(old)
-    assert modes == dict.fromkeys(["outbox.db", "outbox.db-wal", "outbox.db-shm", "outbox.db.lock"], 0o600)
+    assert modes == dict.fromkeys(
+        ["outbox.db", "outbox.db-wal", "outbox.db-shm", "outbox.db.lock", "outbox.db.told"], 0o600
+    )
 
 
 @pytest.mark.parametrize("kind", ["foreign", "newer", "text"])
@@ -283,7 +285,7 @@ async def test_damage_met_while_running_is_refused_once_and_replaced(tmp_path: P
         await outbox.do(lambda store: store.db.execute("PRAGMA cache_size=0"))
         connection = await outbox.do(lambda store: store.db)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_queue'").fetchone()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_lane'").fetchone()
         with path.open("r+b") as file:
             file.seek((root - 1) * 4096)
             file.write(b"\xa5" * 4096)
