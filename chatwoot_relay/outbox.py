@@ -105,10 +105,24 @@ _WHERE = {  # constants, for only so are the partial indexes used
 # done for every delivery is one step for all of a batch.
 @functools.cache
 def _arrive(count: int) -> str:
-    values = ", ".join(["(?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * count)
+    columns = [
+        "seq",
+        "id",
+        "destination",
+        "conversation",
+        "memory",
+        "rank",
+        "turn",
+        "content",
+        "accepted_at",
+        "born",
+        "since",
+        "held",
+    ]
+    values = ", ".join([f"({', '.join('?' * len(columns))})"] * count)
     return (
-        "INSERT INTO deliveries (seq, id, state, destination, conversation, memory, rank, turn, content, accepted_at,"
-        f" born, since, held) VALUES {values}"
+        f"INSERT INTO deliveries (state, {', '.join(columns)})"
+        f" SELECT 'pending', * FROM (VALUES {values}) WHERE (SELECT pending FROM tally) + {count} <= ?"
     )
 
 
@@ -177,6 +191,8 @@ class Store:
         self.wall: Callable[[], float] = lambda: 0.0  # set by the writer: wall clock, for people
         self._last: int = db.execute("SELECT coalesce(max(seq), 0) FROM deliveries").fetchone()[0]
         self._recent: dict[int, Content] = {}
+        self._due = 0.0  # when the first of those that back off may go
+        self._held: dict[str, float] | None = None  # as on disk
 
     def recover(self, *, now: float, told: Iterable[Told] = ()) -> None:
         """After a crash: a send that was in flight and is not known as *told* may have been; it is repeated, marked."""
@@ -220,8 +236,6 @@ class Store:
         """All of these are owed from now on. Raises OutboxUnavailable where they do not all find room."""
         if self.full:
             raise OutboxUnavailable("less than 64 MiB of disk are free")
-        if self.db.execute("SELECT pending FROM tally").fetchone()[0] + len(arrivals) > self.max_pending:
-            raise OutboxUnavailable("the queue is full")
         wall, held = self.wall(), self.held()
         values: list[Any] = []
         for arrival in arrivals:
@@ -236,7 +250,9 @@ class Store:
         width = len(values) // len(arrivals)
         for begin in range(0, len(arrivals), TOGETHER):
             some = values[begin * width : (begin + TOGETHER) * width]
-            self.db.execute(_arrive(len(some) // width), some)
+            count = len(some) // width
+            if self.db.execute(_arrive(count), (*some, self.max_pending)).rowcount != count:
+                raise OutboxUnavailable("the queue is full")
         while len(self._recent) > RECENT:
             del self._recent[next(iter(self._recent))]
         return [Accepted(id=arrival.id) for arrival in arrivals]
@@ -328,7 +344,9 @@ class Store:
         old die at once, so that nobody waits for it.
         """
         db, claimed, died = self.db, list[Delivery](), list[Died]()
-        db.execute("UPDATE deliveries SET due = 0 WHERE due > 0 AND due <= ?", (now,))
+        if now >= self._due:
+            db.execute("UPDATE deliveries SET due = 0 WHERE due > 0 AND due <= ?", (now,))
+            self._due = db.execute("SELECT min(due) FROM deliveries WHERE due > 0").fetchone()[0] or float("inf")
         for destination, count in permits.items():
             total = max(self.held().get(destination, 0.0), (held or {}).get(destination, 0.0))
             where: dict[str, Any] = {"destination": destination, "before": now - (fair or 0.0)}
@@ -430,6 +448,7 @@ class Store:
     def _settle(
         self, seq: int, state: str, outcome: str, reason: str | None, *, due: float = 0.0, settled: float | None = None
     ) -> None:
+        self._due = min(self._due, due or self._due)
         values = {"seq": seq, "state": state, "due": due, "settled": settled}
         self.db.execute(_SETTLE, {**values, "wall": round(self.wall(), 3), "outcome": outcome, "reason": reason})
 
@@ -445,10 +464,13 @@ class Store:
 
     def were_held(self, seconds: Mapping[str, float]) -> None:
         """For how long each destination was held in all: time that does not count for RELAY_MAX_AGE."""
+        self._held = None
         self.db.executemany("INSERT OR REPLACE INTO held VALUES (?, ?)", seconds.items())
 
     def held(self) -> dict[str, float]:
-        return dict(self.db.execute("SELECT destination, seconds FROM held"))
+        if self._held is None:
+            self._held = dict(self.db.execute("SELECT destination, seconds FROM held"))
+        return self._held
 
     def move(self, old: str, new: str) -> None:
         """A group became a supergroup; followed for good."""
