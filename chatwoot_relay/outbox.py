@@ -105,20 +105,10 @@ _WHERE = {  # constants, for only so are the partial indexes used
 # done for every delivery is one step for all of a batch.
 @functools.cache
 def _arrive(count: int) -> str:
-    columns = [
-        "seq",
-        "id",
-        "destination",
-        "conversation",
-        "memory",
-        "rank",
-        "turn",
-        "content",
-        "accepted_at",
-        "born",
-        "since",
+    columns = (
+        "seq", "id", "destination", "conversation", "memory", "rank", "turn", "content", "accepted_at", "born", "since",
         "held",
-    ]
+    )  # fmt: skip
     values = ", ".join([f"({', '.join('?' * len(columns))})"] * count)
     return (
         f"INSERT INTO deliveries (state, {', '.join(columns)})"
