@@ -37,7 +37,7 @@ _MENTION = re.compile(r"\[@([^\]\n]{1,100})\]\(mention://[a-z]{1,20}/[^)\s]{0,20
 _MESSAGE_KINDS: dict[object, str] = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 _MESSAGE_KINDS |= {kind: kind for kind in _MESSAGE_KINDS.values()}
 _CONTACT, _PERSON, _BOT = Role
-_ROLES = {"user": _PERSON, "contact": _CONTACT, "": _CONTACT}
+_ROLES = {"user": _PERSON, "contact": _CONTACT}
 _NATIVE = frozenset({"id", "content", "message_type", "status"})  # what Chatwoot's own have, one or the other
 _CHANNELS = {
     "WebWidget": "website chat", "Api": "API", "Email": "e-mail", "FacebookPage": "Facebook", "TwilioSms": "Twilio",
@@ -97,14 +97,15 @@ def _moment(value: Any) -> tuple[float, str]:
 # --- The nouns ---
 
 
-def _role(kind: str) -> Role:
-    """Of a type: User, contact (or none), agent_bot, AgentBot, captain_assistant, Captain::Assistant, …"""
-    return _ROLES.get(kind.lower(), _BOT)
+def _person(wire: dict[str, Any], *kinds: object, ours: bool = False) -> Person | None:
+    """Somebody of the first type that is there: User, contact (or none), agent_bot, AgentBot, Captain::Assistant, …
 
-
-def _person(wire: dict[str, Any], role: Role = _CONTACT) -> Person | None:
+    *ours* says that a contact it is not: without a known type it is neither a person of ours, nor an address to show.
+    """
     if not wire:
         return None
+    role = _ROLES.get(next(filter(None, map(_text, kinds)), "contact").lower(), _BOT)
+    role = _BOT if ours and role is _CONTACT else role
     number, name, email = _id(wire.get("id")), _text(wire.get("name")).strip(), ""
     if role is _CONTACT:
         name = name or _text(wire.get("identifier")).strip() or _text(wire.get("phone_number")).strip()
@@ -126,9 +127,6 @@ def _attachment(entry: object) -> Attachment:
 def _message(wire: dict[str, Any]) -> Message:
     kind, sender, more = wire.get("message_type"), _object(wire.get("sender")), _object(wire.get("content_attributes"))
     kind = _MESSAGE_KINDS.get(kind, "") if type(kind) in (int, str) else ""
-    role = _role(_text(sender.get("type")) or _text(wire.get("sender_type")))
-    if role is _CONTACT and kind in ("outgoing", "template"):
-        role = _BOT  # a sender of unknown kind on our side: neither an answer, nor an address to show
     text, mail = _text(wire.get("content"), MAX_TEXT), _object(more.get("email"))
     for part in () if text or not mail else ("reply", "full"):
         text = text or _text(_object(mail.get("text_content")).get(part), MAX_TEXT)
@@ -140,7 +138,7 @@ def _message(wire: dict[str, Any]) -> Message:
         text=_MENTION.sub(r"@\1", text) if mentions else text,
         private=wire.get("private") is True,
         content_type=_text(wire.get("content_type")),
-        sender=_person(sender, role),
+        sender=_person(sender, sender.get("type"), wire.get("sender_type"), ours=kind in ("outgoing", "template")),
         at=at,
         written=written,
         attachments=tuple(map(_attachment, _list(wire.get("attachments")))),
@@ -257,7 +255,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     account = account or _id(newest.get("account_id")) or _id(account_id)
     number = _id(conversation.get("id"))
     user, assignee = _object(document.get("user")), _object(meta.get("assignee"))
-    actor, message, key = _person(user, _role(_text(user.get("type")))), None, None
+    actor, message, key = _person(user, user.get("type")), None, None
     changes = _changes(document.get("changed_attributes"))
     if simple:
         said = document.get("message")
@@ -299,7 +297,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         written=written,
         contact=contact,
         actor=actor,
-        assignee=_person(assignee, _role(_text(meta.get("assignee_type")) or _text(assignee.get("type")) or "user")),
+        assignee=_person(assignee, meta.get("assignee_type"), assignee.get("type"), "user"),
         assignee_known=isinstance(conversation.get("meta"), dict),
         team=_text(_object(meta.get("team")).get("name")),
         labels=_words(conversation.get("labels")),

@@ -16,7 +16,7 @@ class Role(enum.StrEnum):
     BOT = "bot"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Person:
     """Somebody; e-mail addresses are kept of contacts only."""
 
@@ -33,13 +33,13 @@ def timestamp(at: float, written: str) -> str:
     return datetime.datetime.fromtimestamp(int(at), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Attachment:
     kind: str  # Chatwoot's word: image, audio, video, file, location, …
     name: str = ""  # of the file or the place
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Message:
     id: int = 0
     kind: str = ""  # incoming, outgoing, template, activity; "" unknown
@@ -75,7 +75,7 @@ def message_key(account_id: int, message: Message | None) -> str | None:
     return f"message:{account_id}:{message.id}" if message and message.id else None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Change:
     """One entry of changed_attributes, as words."""
 
@@ -84,7 +84,7 @@ class Change:
     after: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Event:
     """A Chatwoot webhook, in whatever shape it came; what it lacked is empty."""
 
@@ -126,7 +126,7 @@ class Event:
         return next((change for change in self.changes if change.name == name), None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Memory:
     """What is remembered of a conversation between its events. Times are Chatwoot's own, in unix seconds."""
 
@@ -197,7 +197,7 @@ class Ignored(enum.StrEnum):
     NOT_SELECTED = "not selected"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Decision:
     """What is to be done about an event; made by ``routing.decide``, put into words by ``notices.word``.
 

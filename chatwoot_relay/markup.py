@@ -124,7 +124,10 @@ _LIVE = regex.compile(
     regex.VERBOSE | regex.IGNORECASE,
 )
 # No more than a name, a command or a tag must have: a text without it is left alone for a fraction of the price.
-_MAYBE = re.compile(r"(?<![A-Z0-9_])@[A-Z0-9_]|(?<![A-Z0-9_/<>])/[A-Z0-9_]|#[\w\xb7\u200c]*[^\W\d_]", re.IGNORECASE)
+_MAYBE = re.compile(
+    r"[@/#](?:(?<=@)(?<![A-Z0-9_]@)[A-Z0-9_]|(?<=/)(?<![A-Z0-9_/<>]/)[A-Z0-9_]|(?<=#)[\w\xb7\u200c]*[^\W\d_])",
+    re.IGNORECASE,
+)
 _CLOSING = {")": "(", "]": "[", "}": "{"}
 
 

@@ -63,6 +63,8 @@ _OTHERS = {
     "webwidget_": "👀 {customer} opened the chat widget",
     "inbox_": "📥 {Event}",
 }
+_GIVEN = (What.EMAIL_LEFT, What.CHOSE)  # the message is the question
+_NO_MESSAGE = Message()
 _ATTACHED = {
     "image": "🖼 Image", "audio": "🎤 Audio", "video": "🎬 Video", "file": "📎 File", "location": "📍 Location",
     "contact": "👤 Contact", "share": "🔗 Share", "story_mention": "🔗 Story mention",
@@ -78,13 +80,13 @@ def word(event: Event, decision: Decision) -> Content:
     what = decision.what or What.OTHER
     if what in _REASONS and event.conversation_id is not None:
         return _alert(event, what, decision)
-    message, body = event.message or Message(), _body(event)
+    message, body = event.message or _NO_MESSAGE, _body(event)
     after = duration(decision.waited) if decision.waited is not None else ""
     return Notice(
         event=event.name,
         headline=_headline(event, what, message, body, after),
-        facts=tuple((label, value) for label, value in _facts(event, what, message, after) if value.strip()),
-        message={What.RATED: message.feedback, What.EMAIL_LEFT: "", What.CHOSE: ""}.get(what, body) or None,
+        facts=tuple([fact for fact in _facts(event, what, message, after) if fact[1].strip()]),
+        message=(message.feedback if what is What.RATED else "" if what in _GIVEN else body) or None,
         url=event.url,
         conversation_id=event.conversation_id,
         silent=decision.silent,
@@ -151,7 +153,7 @@ def _until(timestamp: str) -> str:
 
 
 def _alert(event: Event, what: What, decision: Decision) -> Alert:
-    said = decision.said or Message()
+    said = decision.said or _NO_MESSAGE
     info = {
         "inbox": event.inbox,
         "channel": event.channel,
@@ -178,13 +180,14 @@ def _alert(event: Event, what: What, decision: Decision) -> Alert:
 # --- Notices ---
 
 
+def _other(event: Event) -> str | None:
+    return next((template for prefix, template in _OTHERS.items() if event.name.startswith(prefix)), None)
+
+
 def _headline(event: Event, what: What, message: Message, body: str, after: str) -> str:
     """Who and what, then after a colon as much of the words as the line has left."""
-    template = _GENERAL
-    if not event.simple:
-        by_name = (headline for prefix, headline in _OTHERS.items() if event.name.startswith(prefix))
-        template = _HEADLINES.get(what) or next(by_name, _GENERAL)
-    until, whose = _until(event.snoozed_until), _name(event.contact or message.sender)
+    template = _GENERAL if event.simple else _HEADLINES.get(what) or _other(event) or _GENERAL
+    name, until, whose = _plain(event.name), _until(event.snoozed_until), _name(event.contact or message.sender)
     ours = message.sender is not None and message.sender.role is Role.PERSON
     head = template.format(
         customer=_name(event.contact, "Customer"),
@@ -201,9 +204,9 @@ def _headline(event: Event, what: What, message: Message, body: str, after: str)
         source=message.automatic.capitalize() or _TEMPLATES.get(message.content_type, "Automatic message"),
         status=event.status,
         changed="deleted" if message.deleted else "changed",
-        rule=_plain(event.name.removeprefix("automation_event.")),
-        event=_plain(event.name),
-        Event=_plain(event.name).capitalize(),
+        rule=name.removeprefix("automation event "),
+        event=name,
+        Event=name.capitalize(),
     )
     if what is What.NOISE and event.name == "conversation_updated":
         body = _changed(event)
@@ -226,7 +229,7 @@ def _facts(event: Event, what: What, message: Message, after: str) -> list[tuple
     """The labelled lines: where, who, what changed."""
     contact, sender = event.contact or Person(role=Role.CONTACT), message.sender or event.actor
     person = sender or contact
-    general = what is What.OTHER and (event.simple or not event.name.startswith(tuple(_OTHERS)))
+    general = what is What.OTHER and (event.simple or _other(event) is None)
     asked = ("Question", _cut(message.text, MAX_SNIPPET) if message.answers else "")
     return [
         ("Event", event.name if general else ""),

@@ -48,6 +48,7 @@ _REASONS = {
     **dict.fromkeys((What.WROTE_TO_BOT, What.PARKED, What.CREATED), Ignored.WITH_BOT),
     **dict.fromkeys((What.AGENT_WROTE, What.BOT_WROTE, What.AUTOMATIC), Ignored.OWN_MESSAGE),
 }
+_NOTHING = Memory()
 
 
 def decide(
@@ -58,7 +59,7 @@ def decide(
     *events* are the words and names of ``RELAY_EVENTS``. *repeated* says that ``event.key`` is among the keys
     recorded before. *now* (unix seconds) stands in where Chatwoot says no time.
     """
-    known = memory or Memory()
+    known = memory or _NOTHING
     opening = _opening(event, known, repeated=repeated)
     if opening is not None:
         if _verdict(opening, event, events) is None:
@@ -229,7 +230,7 @@ def _of_changes(event: Event, known: Memory) -> list[What]:
 
 def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
     said = _said(event, known)
-    keys = tuple(dict.fromkeys(key for key in (event.key, message_key(event.account_id, said)) if key))
+    keys = tuple(filter(None, {event.key: 1, message_key(event.account_id, said): 1}))
     if event.conversation_id is None:
         return Decision(what=what, said=said, wrote=said is not None, keys=keys)
     holder = known.assignee if _older(event, known) else _holder(event, known)
@@ -256,7 +257,7 @@ def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: b
     """What is known after an event that opens nothing; None when it is what was known before."""
     if event.conversation_id is None or event.simple or event.name not in _REMEMBERED:
         return None
-    known = memory or Memory()
+    known = memory or _NOTHING
     older, says_status = _older(event, known), event.name in _STATUS_EVENTS
     status, announced, holder = known.status, known.announced, known.assignee
     turns_open = status in _CLOSED and event.status == "open"  # that would have been an opening: it is an old one
