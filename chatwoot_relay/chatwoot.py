@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 import msgspec
 
-from .events import Attachment, Change, Event, Message, Person, Role, message_key, timestamp
+from .events import Attachment, Change, Event, Message, Person, Role, message_key
 from .markup import sane, short
 from .models import MAX_ID
 
@@ -80,18 +80,19 @@ def _id(value: object) -> int:
 
 
 def _moment(value: Any) -> tuple[float, str]:
-    """Unix seconds of a number or an ISO string, and the string as it came."""
-    seconds, written = value, ""
+    """Unix seconds of a number or an ISO string, and the same for people: as it came when it came as text."""
+    seconds = value
     if isinstance(value, str) and 10 <= len(value) <= 40:
         try:
             parsed = datetime.datetime.fromisoformat(value)
-            parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)
-            seconds, written = parsed.timestamp(), value
+            seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)).timestamp()
         except (ValueError, OverflowError):
             pass
     if type(seconds) not in (int, float) or not 0 < seconds < YEAR_3000:
         return 0.0, ""
-    return float(seconds), written
+    if isinstance(value, str):
+        return seconds, value
+    return float(seconds), datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).isoformat()[:19] + "Z"
 
 
 # --- The nouns ---
@@ -131,7 +132,7 @@ def _message(wire: dict[str, Any]) -> Message:
     for part in () if text or not mail else ("reply", "full"):
         text = text or _text(_object(mail.get("text_content")).get(part), MAX_TEXT)
     mentions = tuple(found[1] for found in _MENTION.finditer(text))[:MAX_ITEMS] if "mention://" in text else ()
-    at, written = _moment(wire.get("created_at"))
+    at, timestamp = _moment(wire.get("created_at"))
     message = Message(
         id=_id(wire.get("id")),
         kind=kind,
@@ -140,7 +141,7 @@ def _message(wire: dict[str, Any]) -> Message:
         content_type=_text(wire.get("content_type")),
         sender=_person(sender, sender.get("type"), wire.get("sender_type"), ours=kind in ("outgoing", "template")),
         at=at,
-        written=written,
+        timestamp=timestamp,
         attachments=tuple(map(_attachment, _list(wire.get("attachments")))),
         automatic="campaign" if _object(wire.get("additional_attributes")).get("campaign_id") else "",
         mentions=mentions,
@@ -285,7 +286,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     else:
         last = _message(newest) if messages else None
     channel = _text(conversation.get("channel")).removeprefix("Channel::")
-    updated_at, written = _moment(conversation.get("updated_at"))
+    updated_at, timestamp = _moment(conversation.get("updated_at"))
     return Event(
         name=name,
         simple=simple,
@@ -294,7 +295,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         conversation_id=number or None,
         status=status,
         updated_at=updated_at,
-        written=written,
+        timestamp=timestamp,
         contact=contact,
         actor=actor,
         assignee=_person(assignee, meta.get("assignee_type"), assignee.get("type"), "user"),
@@ -305,7 +306,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         inbox=_text(_object(document.get("inbox")).get("name")),
         channel=_CHANNELS.get(channel, channel),
         subject=_text(_object(conversation.get("additional_attributes")).get("mail_subject")),
-        snoozed_until=timestamp(*_moment(conversation.get("snoozed_until"))),
+        snoozed_until=_moment(conversation.get("snoozed_until"))[1],
         changes=changes,
         message=message,
         last=last,

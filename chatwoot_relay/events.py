@@ -1,8 +1,10 @@
-"""The nouns of a Chatwoot event, and what is remembered of a conversation. They know no JSON and decide nothing."""
+"""The nouns of a Chatwoot event, and what is remembered of a conversation. They know no JSON and decide nothing.
+
+Made anew with every event and changed by nobody; to freeze each field would be half of what making them costs.
+"""
 
 from __future__ import annotations
 
-import datetime
 import enum
 
 import attrs
@@ -26,13 +28,6 @@ class Person:
     email: str = ""
 
 
-def timestamp(at: float, written: str) -> str:
-    """A time for people: as it was written, or made of the seconds; blank where neither is known."""
-    if written or not at:
-        return written
-    return datetime.datetime.fromtimestamp(int(at), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 @attrs.define(kw_only=True)
 class Attachment:
     kind: str  # Chatwoot's word: image, audio, video, file, location, …
@@ -48,7 +43,7 @@ class Message:
     content_type: str = ""  # Chatwoot's word: text, input_csat, …
     sender: Person | None = None
     at: float = 0.0  # unix seconds; 0 unknown
-    written: str = ""  # the same, where it came as text
+    timestamp: str = ""  # the same for people
     attachments: tuple[Attachment, ...] = ()
     subject: str = ""  # of an e-mail
     automatic: str = ""  # "automation rule", "campaign", or ""
@@ -60,10 +55,6 @@ class Message:
     left_email: str = ""  # given by the customer
     answers: tuple[tuple[str, str], ...] = ()  # (question or "", what the customer chose or filled in)
     mentions: tuple[str, ...] = ()
-
-    @property
-    def timestamp(self) -> str:
-        return timestamp(self.at, self.written)
 
     @property
     def by_customer(self) -> bool:
@@ -95,7 +86,7 @@ class Event:
     conversation_id: int | None = None
     status: str = ""
     updated_at: float = 0.0  # of the conversation, unix seconds; 0 unknown
-    written: str = ""  # the same, where it came as text
+    timestamp: str = ""  # the same for people
     contact: Person | None = None
     actor: Person | None = None  # who is typing; the sender of the simple shape
     assignee: Person | None = None
@@ -117,10 +108,6 @@ class Event:
     def conversation(self) -> str:
         """What memory and order are kept by."""
         return f"{self.account_id}:{self.conversation_id}"
-
-    @property
-    def timestamp(self) -> str:
-        return timestamp(self.updated_at, self.written)
 
     def change(self, name: str) -> Change | None:
         return next((change for change in self.changes if change.name == name), None)

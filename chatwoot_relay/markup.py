@@ -14,7 +14,7 @@ WORD_JOINER = "\u2060"
 
 
 class Html(str):
-    """Markup that Telegram parses; every value inside has been escaped."""
+    """A whole text that Telegram parses; every value inside went through :func:`line`, :func:`block` or an escape."""
 
     __slots__ = ()
 
@@ -22,14 +22,9 @@ class Html(str):
 _SPECIAL = re.compile("[&<>\"']")
 
 
-def escape(text: str) -> Html:
+def escape(text: str) -> str:
     """Text as Telegram's HTML shows it, letter for letter."""
-    return Html(html.escape(text) if _SPECIAL.search(text) else text)
-
-
-def fill(template: str, /, **values: object) -> Html:
-    """Fill *template*, escaping every value that is not Html; one pass, so braces in a value stay text."""
-    return Html(template.format_map({k: v if isinstance(v, Html) else escape(str(v)) for k, v in values.items()}))
+    return html.escape(text) if _SPECIAL.search(text) else text
 
 
 # Telegram drops or turns these into spaces when it sends; done here so that what we count is what is shown.
@@ -89,17 +84,17 @@ def short_line(text: str, limit: int) -> str:
 _NOTABLE = re.compile(r"[^ !$%(-.0-;=?A-~]")
 
 
-def block(text: str, limit: int) -> Html:
+def block(text: str, limit: int) -> str:
     """A value that may run over lines: cleaned, cut, guarded, escaped."""
     if len(text) <= limit and not _NOTABLE.search(text):
-        return Html(text)
+        return text
     return escape(guard(short(text, limit)))
 
 
-def line(text: str, limit: int) -> Html:
+def line(text: str, limit: int) -> str:
     """The same for one line, without line breaks. Blank when nothing is left to see."""
     if len(text) <= limit and not _NOTABLE.search(text):
-        return Html(text.strip())
+        return text.strip()
     return escape(guard(short_line(text, limit)))
 
 
@@ -172,5 +167,5 @@ def text_of(markup: str) -> str:
 
 def plain(markup: Html) -> str:
     """The text behind our own markup, links written out where they fit: for a Telegram that cannot parse it."""
-    spelt = text_of(Html(re.sub(r'<a href="([^"]*)">([^<]*)</a>', r"\2: \1", markup)))
+    spelt = text_of(re.sub(r'<a href="([^"]*)">([^<]*)</a>', r"\2: \1", markup))
     return spelt if units(spelt) <= LIMIT else text_of(markup)

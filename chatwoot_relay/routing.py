@@ -311,13 +311,6 @@ def _said(event: Event, known: Memory) -> Message | None:
 def _remembered(said: Message | None) -> Message | None:
     """What an alert would show of the customer's words."""
     return said and Message(
-        id=said.id,
-        kind=said.kind,
-        text=said.text[: MAX_SAID + 1],
-        at=said.at,
-        written=said.written,
-        attachments=said.attachments,
-        subject=said.subject,
-        unsupported=said.unsupported,
-        deleted=said.deleted,
-    )
+        id=said.id, kind=said.kind, text=said.text[: MAX_SAID + 1], at=said.at, timestamp=said.timestamp,
+        attachments=said.attachments, subject=said.subject, unsupported=said.unsupported, deleted=said.deleted,
+    )  # fmt: skip
