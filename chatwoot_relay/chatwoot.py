@@ -12,7 +12,6 @@ import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import attrs
 import msgspec
 
 from .events import Attachment, Change, Event, Message, Person, Role, message_key
@@ -128,15 +127,11 @@ def _attachment(entry: object) -> Attachment:
 def _message(wire: dict[str, Any]) -> Message:
     kind, sender, more = wire.get("message_type"), _object(wire.get("sender")), _object(wire.get("content_attributes"))
     kind = _MESSAGE_KINDS.get(kind, "") if type(kind) in (int, str) else ""
-    text, mail = _text(wire.get("content"), MAX_TEXT), _object(more.get("email"))
-    for part in () if text or not mail else ("reply", "full"):
-        text = text or _text(_object(mail.get("text_content")).get(part), MAX_TEXT)
-    mentions = tuple(found[1] for found in _MENTION.finditer(text))[:MAX_ITEMS] if "mention://" in text else ()
     at, timestamp = _moment(wire.get("created_at"))
     message = Message(
         id=_id(wire.get("id")),
         kind=kind,
-        text=_MENTION.sub(r"@\1", text) if mentions else text,
+        text=_text(wire.get("content"), MAX_TEXT),
         private=wire.get("private") is True,
         content_type=_text(wire.get("content_type")),
         sender=_person(sender, sender.get("type"), wire.get("sender_type"), ours=kind in ("outgoing", "template")),
@@ -144,34 +139,32 @@ def _message(wire: dict[str, Any]) -> Message:
         timestamp=timestamp,
         attachments=tuple(map(_attachment, _list(wire.get("attachments")))),
         automatic="campaign" if _object(wire.get("additional_attributes")).get("campaign_id") else "",
-        mentions=mentions,
     )
-    return attrs.evolve(message, subject=_text(mail.get("subject")), **_details(more)) if more else message
+    if more:
+        _complete(message, more)
+    if "mention://" in message.text:
+        message.mentions = tuple(found[1] for found in _MENTION.finditer(message.text))[:MAX_ITEMS]
+        message.text = _MENTION.sub(r"@\1", message.text)
+    return message
 
 
-def _details(more: dict[str, Any]) -> dict[str, Any]:
-    """What became of a message, and what the customer gave: stars and feedback, or answers of a form."""
-    found: dict[str, Any] = {
-        "unsupported": more.get("is_unsupported") is True,
-        "deleted": more.get("deleted") is True,
-        "error": _text(more.get("external_error")),
-        "left_email": _text(more.get("submitted_email")),
-    }
-    if more.get("automation_rule_id"):
-        found["automatic"] = "automation rule"
-    submitted = more.get("submitted_values")
-    if isinstance(submitted, dict):
-        survey = _object(submitted.get("csat_survey_response"))
-        rating = _id(survey.get("rating"))
-        return found | {
-            "rating": rating if rating <= 5 else 0,
-            "feedback": _text(survey.get("feedback_message"), MAX_TEXT),
-        }
-    answers = (
-        (_text(entry.get("label")) or _text(entry.get("name")), _text(entry.get("title")) or _text(entry.get("value")))
-        for entry in map(_object, _list(submitted))
-    )
-    return found | {"answers": tuple((question, chosen) for question, chosen in answers if chosen)}
+def _complete(message: Message, more: dict[str, Any]) -> None:
+    """What became of it, an e-mail's subject and text, and what the customer gave: stars, feedback, answers."""
+    mail, submitted = _object(more.get("email")), more.get("submitted_values")
+    written, survey = _object(mail.get("text_content")), _object(_object(submitted).get("csat_survey_response"))
+    message.text = message.text or _text(written.get("reply"), MAX_TEXT) or _text(written.get("full"), MAX_TEXT)
+    message.subject = _text(mail.get("subject"))
+    message.automatic = "automation rule" if more.get("automation_rule_id") else message.automatic
+    message.unsupported = more.get("is_unsupported") is True
+    message.deleted = more.get("deleted") is True
+    message.error = _text(more.get("external_error"))
+    message.left_email = _text(more.get("submitted_email"))
+    rating = _id(survey.get("rating"))
+    message.rating = rating if rating <= 5 else 0
+    message.feedback = _text(survey.get("feedback_message"), MAX_TEXT)
+    for entry in map(_object, _list(submitted)):
+        if chosen := _text(entry.get("title")) or _text(entry.get("value")):
+            message.answers += ((_text(entry.get("label")) or _text(entry.get("name")), chosen),)
 
 
 def _changed(value: Any) -> str:
@@ -223,14 +216,6 @@ def signed_key(timestamp: str, body: bytes) -> str:
 # --- The event ---
 
 
-def _is_simple(document: dict[str, Any], name: str) -> bool:
-    """Whether it is the simple shape: a conversation beside a message or alone, where Chatwoot has neither."""
-    if isinstance(document.get("message"), dict | str):
-        return not name.startswith("conversation_typing_")
-    alone = isinstance(document.get("conversation"), dict) and document.keys().isdisjoint(_NATIVE)
-    return alone and not name.startswith("conversation_typing_")
-
-
 def read_event(document: dict[str, Any], *, base_url: str | None, account_id: int | None) -> Event:
     """Read a webhook's body. Never raises on a dict whose ``event`` is a string.
 
@@ -239,11 +224,13 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     name = _text(document["event"])
     if name.startswith("inbox_"):  # settings and secrets: no more of it is read
         document = {"account": document.get("account")}
+    inner, said = document.get("conversation"), document.get("message")
     apart = name.startswith(("contact_", "inbox_", "webwidget_"))  # about no conversation
-    simple = not apart and _is_simple(document, name)
+    # The simple shape is a conversation beside a message or alone, where Chatwoot has neither; when typing it has.
+    simple = isinstance(said, (dict, str)) or (isinstance(inner, dict) and document.keys().isdisjoint(_NATIVE))
+    simple = simple and not apart and not name.startswith("conversation_typing_")
     shaped = "content" in document or "message_type" in document  # an event of a newer Chatwoot
     about_message = not (apart or simple) and (shaped or name in ("message_created", "message_updated"))
-    inner = document.get("conversation")
     if apart:
         conversation = {}
     elif about_message or (isinstance(inner, dict) and (simple or "status" not in document)):
@@ -259,10 +246,8 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     actor, message, key = _person(user, user.get("type")), None, None
     changes = _changes(document.get("changed_attributes"))
     if simple:
-        said = document.get("message")
         message = _message(_object(said) or {"content": said})
-        actor = _person(_object(document.get("sender"))) or message.sender
-        message = attrs.evolve(message, sender=actor)
+        actor = message.sender = _person(_object(document.get("sender"))) or message.sender
     elif about_message:
         message = _message(document)
         if name == "message_created":
@@ -281,10 +266,9 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     )
     if contact is None and message is not None and message.kind == "incoming":
         contact = message.sender
-    if message and message.by_customer and name == "message_created" and message.id == _id(newest.get("id")):
-        last: Message | None = message  # the same once more
-    else:
-        last = _message(newest) if messages else None
+    last = message if name == "message_created" and message and message.by_customer else None
+    if last is None or last.id != _id(newest.get("id")):  # else it is the same once more
+        last = _message(newest)
     channel = _text(conversation.get("channel")).removeprefix("Channel::")
     updated_at, timestamp = _moment(conversation.get("updated_at"))
     return Event(

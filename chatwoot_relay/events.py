@@ -1,6 +1,6 @@
 """The nouns of a Chatwoot event, and what is remembered of a conversation. They know no JSON and decide nothing.
 
-Made anew with every event and changed by nobody; to freeze each field would be half of what making them costs.
+Made anew with every event, and changed by nobody but their maker: to freeze each field would double what that costs.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ class Message:
         return self.kind == "incoming" and not self.private
 
 
+NO_MESSAGE = Message()
+
+
 def message_key(account_id: int, message: Message | None) -> str | None:
     """Tells a message that was told, whatever delivery or conversation brings it."""
     return f"message:{account_id}:{message.id}" if message and message.id else None
@@ -73,6 +76,9 @@ class Change:
     name: str
     before: str = ""
     after: str = ""
+
+
+_NO_CHANGE = Change(name="")
 
 
 @attrs.define(kw_only=True)
@@ -100,7 +106,7 @@ class Event:
     snoozed_until: str = ""
     changes: tuple[Change, ...] = ()
     message: Message | None = None  # what the event is about
-    last: Message | None = None  # the conversation's newest public message, as the payload shows it
+    last: Message = NO_MESSAGE  # the conversation's newest public message, as the payload shows it
     url: str | None = None
     key: str | None = None  # tells repeats of one happening, whatever their delivery id
 
@@ -109,8 +115,9 @@ class Event:
         """What memory and order are kept by."""
         return f"{self.account_id}:{self.conversation_id}"
 
-    def change(self, name: str) -> Change | None:
-        return next((change for change in self.changes if change.name == name), None)
+    def change(self, name: str) -> Change:
+        """How that changed; of no name where it did not."""
+        return next((change for change in self.changes if change.name == name), _NO_CHANGE)
 
 
 @attrs.define(kw_only=True)

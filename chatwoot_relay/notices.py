@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .events import Attachment, Decision, Event, Message, Person, Role, What
+from .events import NO_MESSAGE, Attachment, Decision, Event, Message, Person, Role, What
 from .markup import clean, cut
 from .models import Alert, Content, Notice
 
@@ -64,7 +64,6 @@ _OTHERS = {
     "inbox_": "📥 {Event}",
 }
 _GIVEN = (What.EMAIL_LEFT, What.CHOSE)  # the message is the question
-_NO_MESSAGE = Message()
 _ATTACHED = {
     "image": "🖼 Image", "audio": "🎤 Audio", "video": "🎬 Video", "file": "📎 File", "location": "📍 Location",
     "contact": "👤 Contact", "share": "🔗 Share", "story_mention": "🔗 Story mention",
@@ -80,7 +79,7 @@ def word(event: Event, decision: Decision) -> Content:
     what = decision.what or What.OTHER
     if what in _REASONS and event.conversation_id is not None:
         return _alert(event, what, decision)
-    message, body = event.message or _NO_MESSAGE, _body(event)
+    message, body = event.message or NO_MESSAGE, _body(event)
     after = duration(decision.waited) if decision.waited is not None else ""
     return Notice(
         event=event.name,
@@ -113,22 +112,20 @@ def _attachments(attachments: tuple[Attachment, ...]) -> str:
     return ", ".join(words)
 
 
-def _says(message: Message | None) -> str:
+def _says(message: Message) -> str:
     """What a message says, attachments in words where there is no text."""
-    if message is None or message.deleted:
-        return ""
-    if message.text.strip():
-        return message.text
+    if message.deleted or message.text.strip():
+        return "" if message.deleted else message.text
     missing = "Unsupported message: open it in Chatwoot" if message.unsupported else ""
     return _attachments(message.attachments) or missing
 
 
 def _body(event: Event) -> str:
     """The words that an event is about; a new conversation's are the customer's alone."""
-    last = event.last if event.name == "automation_event.message_created" else None
-    if event.name == "conversation_created" and event.last and event.last.kind == "incoming":
-        last = event.last
-    return _says(event.message or last)
+    shown = event.name == "automation_event.message_created" or (
+        event.name == "conversation_created" and event.last.kind == "incoming"
+    )
+    return _says(event.message or (event.last if shown else NO_MESSAGE))
 
 
 def duration(seconds: float) -> str:
@@ -153,7 +150,7 @@ def _until(timestamp: str) -> str:
 
 
 def _alert(event: Event, what: What, decision: Decision) -> Alert:
-    said = decision.said or _NO_MESSAGE
+    said = decision.said or NO_MESSAGE
     info = {
         "inbox": event.inbox,
         "channel": event.channel,

@@ -14,6 +14,7 @@ from .models import Alert, Content, Notice
 
 MESSAGE_LIMIT = 500
 NOTICE_MESSAGE_LIMIT = 300
+SHORTER = 100
 HEADLINE_LIMIT = 160
 LINE_LIMIT = 100
 LABEL_LIMIT = 40
@@ -53,11 +54,13 @@ def render(
     *shorter* leaves out what can be spared, for a Telegram that finds the whole too long. Always parses, and never
     has more than 4096 UTF-16 units.
     """
-    limit = 100 if shorter else None
     made = links.to(content.conversation_id) if links else None
-    blocks = _alert(content, made, limit) if isinstance(content, Alert) else _notice(content, made, limit)
-    if isinstance(content, Alert) and content.additional_info and not shorter:
-        blocks.append(_info(content.additional_info, content.left_out, beside=blocks))
+    if isinstance(content, Alert):
+        blocks = _alert(content, made, SHORTER if shorter else MESSAGE_LIMIT)
+        if content.additional_info and not shorter:
+            blocks.append(_info(content.additional_info, content.left_out, beside=blocks))
+    else:
+        blocks = _notice(content, made, SHORTER if shorter else NOTICE_MESSAGE_LIMIT)
     if late > 60:
         blocks.append(f"⏱ {_age(late)} late")
     if repeat:
@@ -79,28 +82,27 @@ def _fitting(rows: list[str], beside: list[str]) -> list[str]:
     return shown
 
 
-def _alert(alert: Alert, link: str | None, limit: int | None) -> list[str]:
+def _alert(alert: Alert, link: str | None, limit: int) -> list[str]:
     word = short_line(alert.severity, LINE_LIMIT)
     severity = line(word.upper(), 3 * LINE_LIMIT)  # a letter has up to three capitals
+    facts = _labelled(
+        ("Reason", line(alert.reason, REASON_LIMIT)),
+        ("Conversation ID", f"#{alert.conversation_id}"),
+        ("Customer", line(alert.customer_name or "", LINE_LIMIT)),
+        ("Email", line(alert.customer_email or "", LINE_LIMIT)),
+    )
     return [
         f"<b>{ICONS.get(word.lower(), UNKNOWN_ICON)} CHATWOOT ALERT - {severity}</b>",
-        "\n".join(
-            _labelled(
-                ("Reason", line(alert.reason, REASON_LIMIT)),
-                ("Conversation ID", f"#{alert.conversation_id}"),
-                ("Customer", line(alert.customer_name or "", LINE_LIMIT)),
-                ("Email", line(alert.customer_email or "", LINE_LIMIT)),
-            )
-        ),
-        _message(alert.message, limit or MESSAGE_LIMIT),
+        "\n".join(facts),
+        _message(alert.message, limit),
         *_labelled(("Time", line(alert.timestamp or "", LINE_LIMIT))),
         _link(alert.chatwoot_url, link),
     ]
 
 
-def _notice(notice: Notice, link: str | None, limit: int | None) -> list[str]:
+def _notice(notice: Notice, link: str | None, limit: int) -> list[str]:
     headline = f"<b>{line(notice.headline, HEADLINE_LIMIT) or '🔔'}</b>"
-    rest = [_message(notice.message or "", limit or NOTICE_MESSAGE_LIMIT), _link(notice.url, link)]
+    rest = [_message(notice.message or "", limit), _link(notice.url, link)]
     facts = [(line(label, LABEL_LIMIT), line(value, LINE_LIMIT)) for label, value in notice.facts[:FACT_LINES]]
     return [headline, "\n".join(_fitting(_labelled(*facts), [headline, *rest])), *rest]
 

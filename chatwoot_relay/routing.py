@@ -10,9 +10,10 @@ One *waiting episode* of a conversation makes one alert. The rules behind the de
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from typing import Any
 
-from .events import Decision, Event, Ignored, Memory, Message, Role, What, message_key
+import attrs
+
+from .events import NO_MESSAGE, Decision, Event, Ignored, Memory, Message, Role, What, message_key
 
 LATER = 60.0  # seconds; a status event so much later than the opening is no copy of it: what closed it was lost
 MAX_SAID = 500  # code points of the customer's last message that are remembered
@@ -75,7 +76,7 @@ def decide(
         return Decision(ignored=_reason(happenings[0], events), memory=learnt)
     at = (event.message and event.message.at) or event.updated_at or now
     waited = at - known.opened_at if what is What.ANSWERED else -1.0
-    said = event.last if what is What.CREATED and event.last and event.last.by_customer else None
+    said = event.last if what is What.CREATED and event.last.by_customer else None
     return Decision(
         what=what,
         silent=bool(silent),
@@ -147,11 +148,9 @@ def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
 
 
 def _turn(event: Event, known: Memory) -> What:
-    change = event.change("status")
-    turn = _TURNS.get(change.before if change else "") or _TURNS.get(known.status)
-    if turn is None and event.last is not None and event.last.sender is not None:
-        turn = What.HANDED_OVER if event.last.sender.role is Role.BOT else None
-    return turn or What.OPENED
+    by_bot = event.last.sender is not None and event.last.sender.role is Role.BOT
+    turn = _TURNS.get(event.change("status").before) or _TURNS.get(known.status)
+    return turn or (What.HANDED_OVER if by_bot else What.OPENED)
 
 
 def _happenings(event: Event, known: Memory) -> list[What]:
@@ -176,7 +175,7 @@ def _of_status(event: Event, known: Memory) -> What:
 
 
 def _of_message(event: Event, known: Memory) -> list[What]:
-    message = event.message or Message()
+    message = event.message or NO_MESSAGE
     if event.name == "message_updated":
         gave = {
             What.NOISE: message.deleted,
@@ -206,21 +205,21 @@ def _of_changes(event: Event, known: Memory) -> list[What]:
     was_open = "open" in (known.status, known.announced) and known.announced != event.status
     if event.status in ("resolved", "snoozed") and was_open and not _older(event, known):
         found.append(_ENDS[event.status])  # the status event may be late or lost
-    elif event.change("status") and event.status == known.announced:
+    elif event.change("status").name and event.status == known.announced:
         twin = True
     priority, holder, team, labels = map(event.change, ("priority", "assignee_id", "team_id", "label_list"))
-    if priority and priority.after == "urgent":
+    if priority.after == "urgent":
         found.append(What.URGENT)
-    if holder and holder.after and _holder(event, known):
+    if holder.after and _holder(event, known):
         if _holder(event, known) == known.assignee_told:
             twin = True
         else:
             found.append(What.REASSIGNED if holder.before else What.TAKEN)
-    elif holder and holder.before and not holder.after:
+    elif holder.before and not holder.after:
         found.append(What.UNASSIGNED)
-    if labels and set(labels.after.split(", ")) - set(labels.before.split(", ")) - {""}:
+    if set(labels.after.split(", ")) - set(labels.before.split(", ")) - {""}:
         found.append(What.LABELLED)
-    if team and team.after:
+    if team.after:
         found.append(What.TEAM_SET)
     return found or [What.TWIN if twin else What.NOISE]
 
@@ -257,55 +256,42 @@ def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: b
     """What is known after an event that opens nothing; None when it is what was known before."""
     if event.conversation_id is None or event.simple or event.name not in _REMEMBERED:
         return None
-    known = memory or _NOTHING
+    known, learnt = memory or _NOTHING, attrs.evolve(memory or _NOTHING)
     older, says_status = _older(event, known), event.name in _STATUS_EVENTS
-    status, announced, holder = known.status, known.announced, known.assignee
-    turns_open = status in _CLOSED and event.status == "open"  # that would have been an opening: it is an old one
+    turns_open = known.status in _CLOSED and event.status == "open"  # that would have been an opening: it is an old one
     if event.status in ("open", *_CLOSED) and (says_status or not older) and not turns_open:
-        status = event.status
+        learnt.status = event.status
         if says_status or event.name == _CREATED or told in (What.RESOLVED, What.SNOOZED):
-            announced = status
+            learnt.announced = event.status
     if not older:
-        holder = _holder(event, known)
-    shifted = told in (What.TAKEN, What.REASSIGNED, What.UNASSIGNED)
-    closed_message = known.closed_message
-    waiting = known.waiting and status == "open" and not answers and holder in (0, known.assignee)
-    if answers and event.message:
-        closed_message = event.message.id  # not the newest: the payload may show what the customer wrote after it
-    elif known.waiting and not waiting:
-        closed_message = _shown(event) or known.newest  # an older event knows better what was written by then
-    learnt: dict[str, Any] = {
-        "status": status,
-        "announced": announced,
-        "assignee": holder,
-        "assignee_told": _holder(event, known) if shifted else known.assignee_told,
-        "waiting": waiting,
-        "answered": known.answered or answers,
-        "closed_message": closed_message,
-        "said": _remembered(_said(event, known)),
-    }
-    if memory and not says_status and all(getattr(memory, name) == value for name, value in learnt.items()):
-        return None  # newer, but with nothing new in it: not worth a write
-    return Memory(
-        opened_at=known.opened_at,
-        asked=known.asked,
-        newest=max(known.newest, _shown(event)),
-        updated_at=max(known.updated_at, event.updated_at),
-        **learnt,
+        learnt.assignee = _holder(event, known)
+    if told in (What.TAKEN, What.REASSIGNED, What.UNASSIGNED):
+        learnt.assignee_told = _holder(event, known)
+    learnt.answered = known.answered or answers
+    learnt.waiting = (
+        known.waiting and learnt.status == "open" and not answers and learnt.assignee in (0, known.assignee)
     )
+    if answers and event.message:
+        learnt.closed_message = event.message.id  # not the newest: it may show what the customer wrote after it
+    elif known.waiting and not learnt.waiting:
+        learnt.closed_message = _shown(event) or known.newest  # an older event knows better what was written by then
+    learnt.said = _remembered(_said(event, known))
+    if learnt == memory and not says_status:
+        return None  # newer, but with nothing new in it: not worth a write
+    learnt.newest, learnt.updated_at = max(known.newest, _shown(event)), max(known.updated_at, event.updated_at)
+    return learnt
 
 
 def _shown(event: Event) -> int:
     """The newest message that the event shows."""
-    return max(event.message.id if event.message else 0, event.last.id if event.last else 0)
+    return max(event.message.id if event.message else 0, event.last.id)
 
 
 def _said(event: Event, known: Memory) -> Message | None:
     """The customer's newest words, as the event shows or we remember them."""
     written = _written(event) or event.last
-    if written is None or not written.by_customer or (known.said and 0 < written.id <= known.said.id):
-        return known.said
-    return written
+    older = known.said and 0 < written.id <= known.said.id
+    return written if written.by_customer and not older else known.said
 
 
 def _remembered(said: Message | None) -> Message | None:
