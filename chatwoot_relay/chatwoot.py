@@ -12,7 +12,6 @@ import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import attrs
 import msgspec
 
 from .events import Attachment, Change, Event, Message, Person, Role, message_key
@@ -36,7 +35,9 @@ KNOWN_EVENTS = frozenset({
 _MENTION = re.compile(r"\[@([^\]\n]{1,100})\]\(mention://[a-z]{1,20}/[^)\s]{0,200}\)")
 _MESSAGE_KINDS: dict[object, str] = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 _MESSAGE_KINDS |= {kind: kind for kind in _MESSAGE_KINDS.values()}
-_ROLES = {"user": Role.PERSON, "contact": Role.CONTACT, "": Role.CONTACT}
+_CONTACT, _PERSON, _BOT = Role
+_ROLES = {"user": _PERSON, "contact": _CONTACT}
+_NATIVE = frozenset({"id", "content", "message_type", "status"})  # what Chatwoot's own have, one or the other
 _CHANNELS = {
     "WebWidget": "website chat", "Api": "API", "Email": "e-mail", "FacebookPage": "Facebook", "TwilioSms": "Twilio",
     "TwitterProfile": "Twitter", "Whatsapp": "WhatsApp", "Sms": "SMS", "Line": "LINE", "Tiktok": "TikTok",
@@ -46,10 +47,7 @@ _CHANNELS = {
 # --- One value of whatever type; of another than it should have, it is empty ---
 
 
-def _object(value: object, *path: str) -> dict[str, Any]:
-    """The object at *path* within *value*."""
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
+def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
@@ -58,19 +56,17 @@ def _list(value: object) -> list[Any]:
     return value[:MAX_ITEMS] if isinstance(value, list) else []
 
 
-def _text(value: object, limit: int = MAX_TEXT) -> str:
+def _text(value: object, limit: int = MAX_WORD) -> str:
     """A string with what is shown of it at most; cleaned before it is cut, so that nothing invisible fills it."""
     if not isinstance(value, str):
         return ""
-    return sane(value if len(value) <= limit else short(value[: 64 * limit], limit)[:limit])
-
-
-def _word(value: object) -> str:
-    return _text(value, MAX_WORD)
+    if len(value) > limit:
+        value = short(value[: 64 * limit], limit)[:limit]
+    return value if value.isascii() else sane(value)
 
 
 def _words(value: object) -> tuple[str, ...]:
-    words = [word for word in map(_word, _list(value)) if word]
+    words = [word for word in map(_text, _list(value)) if word]
     if isinstance(value, list) and len(value) > MAX_ITEMS:
         words.append(f"… and {len(value) - MAX_ITEMS} more")
     return tuple(words)
@@ -88,88 +84,87 @@ def _moment(value: Any) -> tuple[float, str]:
     if isinstance(value, str) and 10 <= len(value) <= 40:
         try:
             parsed = datetime.datetime.fromisoformat(value)
-            seconds = parsed.replace(tzinfo=parsed.tzinfo or datetime.UTC).timestamp()
+            seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)).timestamp()
         except (ValueError, OverflowError):
             pass
     if type(seconds) not in (int, float) or not 0 < seconds < YEAR_3000:
         return 0.0, ""
     if isinstance(value, str):
         return seconds, value
-    return float(seconds), datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return float(seconds), datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).isoformat()[:19] + "Z"
 
 
 # --- The nouns ---
 
 
-def _role(kind: str) -> Role:
-    """Of a type: User, contact (or none), agent_bot, AgentBot, captain_assistant, Captain::Assistant, …"""
-    return _ROLES.get(kind.lower(), Role.BOT)
+def _person(wire: dict[str, Any], *kinds: object, ours: bool = False) -> Person | None:
+    """Somebody of the first type that is there: User, contact (or none), agent_bot, AgentBot, Captain::Assistant, …
 
-
-def _person(wire: dict[str, Any], role: Role = Role.CONTACT) -> Person | None:
-    number, name, email = _id(wire.get("id")), _word(wire.get("name")).strip(), ""
-    if role is Role.CONTACT:
-        name = name or _word(wire.get("identifier")).strip() or _word(wire.get("phone_number")).strip()
-        email = _word(wire.get("email")).strip()
+    *ours* says that a contact it is not: without a known type it is neither a person of ours, nor an address to show.
+    """
+    if not wire:
+        return None
+    role = _ROLES.get(next(filter(None, map(_text, kinds)), "contact").lower(), _BOT)
+    role = _BOT if ours and role is _CONTACT else role
+    number, name, email = _id(wire.get("id")), _text(wire.get("name")).strip(), ""
+    if role is _CONTACT:
+        name = name or _text(wire.get("identifier")).strip() or _text(wire.get("phone_number")).strip()
+        email = _text(wire.get("email")).strip()
     return Person(role=role, id=number, name=name, email=email) if number or name or email else None
 
 
-def _attachment(wire: dict[str, Any]) -> Attachment:
-    name = _word(wire.get("fallback_title"))
+def _attachment(entry: object) -> Attachment:
+    wire = _object(entry)
+    name = _text(wire.get("fallback_title"))
     if not name:
         try:
-            name = _word(unquote(urlsplit(_word(wire.get("data_url"))).path.rpartition("/")[2]))
+            name = _text(unquote(urlsplit(_text(wire.get("data_url"))).path.rpartition("/")[2]))
         except ValueError:  # no URL at all
             name = ""
-    return Attachment(kind=_word(wire.get("file_type")), name=name)
-
-
-def _submitted(values: object) -> dict[str, Any]:
-    """Stars, feedback and answers that the customer gave; of input_csat, input_select and form."""
-    if isinstance(values, dict):
-        survey = _object(values, "csat_survey_response")
-        rating = _id(survey.get("rating"))
-        return {"rating": rating if rating <= 5 else 0, "feedback": _text(survey.get("feedback_message"))}
-    answers = (
-        (_word(entry.get("label")) or _word(entry.get("name")), _word(entry.get("title")) or _word(entry.get("value")))
-        for entry in map(_object, _list(values))
-    )
-    return {"answers": tuple((question, chosen) for question, chosen in answers if chosen)}
+    return Attachment(kind=_text(wire.get("file_type")), name=name)
 
 
 def _message(wire: dict[str, Any]) -> Message:
-    kind = wire.get("message_type")
+    kind, sender, more = wire.get("message_type"), _object(wire.get("sender")), _object(wire.get("content_attributes"))
     kind = _MESSAGE_KINDS.get(kind, "") if type(kind) in (int, str) else ""
-    sender, more = _object(wire, "sender"), _object(wire, "content_attributes")
-    mail = _object(more, "email")
-    role = _role(_word(sender.get("type")) or _word(wire.get("sender_type")))
-    if kind in ("outgoing", "template") and role is Role.CONTACT:
-        role = Role.BOT  # a sender of unknown kind on our side: neither an answer, nor an address to show
-    text = _text(wire.get("content"))
-    for part in ("reply", "full"):
-        text = text or _text(_object(mail, "text_content").get(part))
-    mentions = tuple(found[1] for found in _MENTION.finditer(text))[:MAX_ITEMS] if "mention://" in text else ()
-    automatic = "campaign" if _object(wire, "additional_attributes").get("campaign_id") else ""
     at, timestamp = _moment(wire.get("created_at"))
-    return Message(
+    message = Message(
         id=_id(wire.get("id")),
         kind=kind,
-        text=_MENTION.sub(r"@\1", text) if mentions else text,
+        text=_text(wire.get("content"), MAX_TEXT),
         private=wire.get("private") is True,
-        content_type=_word(wire.get("content_type")),
-        sender=_person(sender, role),
+        content_type=_text(wire.get("content_type")),
+        sender=_person(sender, sender.get("type"), wire.get("sender_type"), ours=kind in ("outgoing", "template")),
         at=at,
         timestamp=timestamp,
-        attachments=tuple(_attachment(_object(entry)) for entry in _list(wire.get("attachments"))),
-        subject=_word(mail.get("subject")),
-        automatic="automation rule" if more.get("automation_rule_id") else automatic,
-        unsupported=more.get("is_unsupported") is True,
-        deleted=more.get("deleted") is True,
-        error=_word(more.get("external_error")),
-        left_email=_word(more.get("submitted_email")),
-        mentions=mentions,
-        **_submitted(more.get("submitted_values")),
+        attachments=tuple(map(_attachment, _list(wire.get("attachments")))),
+        automatic="campaign" if _object(wire.get("additional_attributes")).get("campaign_id") else "",
     )
+    if more:
+        _complete(message, more)
+    if "mention://" in message.text:
+        message.mentions = tuple(found[1] for found in _MENTION.finditer(message.text))[:MAX_ITEMS]
+        message.text = _MENTION.sub(r"@\1", message.text)
+    return message
+
+
+def _complete(message: Message, more: dict[str, Any]) -> None:
+    """What became of it, an e-mail's subject and text, and what the customer gave: stars, feedback, answers."""
+    mail, submitted = _object(more.get("email")), more.get("submitted_values")
+    written, survey = _object(mail.get("text_content")), _object(_object(submitted).get("csat_survey_response"))
+    message.text = message.text or _text(written.get("reply"), MAX_TEXT) or _text(written.get("full"), MAX_TEXT)
+    message.subject = _text(mail.get("subject"))
+    message.automatic = "automation rule" if more.get("automation_rule_id") else message.automatic
+    message.unsupported = more.get("is_unsupported") is True
+    message.deleted = more.get("deleted") is True
+    message.error = _text(more.get("external_error"))
+    message.left_email = _text(more.get("submitted_email"))
+    rating = _id(survey.get("rating"))
+    message.rating = rating if rating <= 5 else 0
+    message.feedback = _text(survey.get("feedback_message"), MAX_TEXT)
+    for entry in map(_object, _list(submitted)):
+        if chosen := _text(entry.get("title")) or _text(entry.get("value")):
+            message.answers += ((_text(entry.get("label")) or _text(entry.get("name")), chosen),)
 
 
 def _changed(value: Any) -> str:
@@ -177,7 +172,7 @@ def _changed(value: Any) -> str:
         return ", ".join(_words(value))
     if type(value) in (int, float):
         return str(value) if abs(value) <= MAX_ID else ""
-    return _word(value)
+    return _text(value)
 
 
 def _changes(value: object) -> tuple[Change, ...]:
@@ -186,7 +181,7 @@ def _changes(value: object) -> tuple[Change, ...]:
     for entry in map(_object, _list(value)):
         for name, change in list(entry.items())[:MAX_ITEMS]:
             before, after = (_changed(_object(change).get(part)) for part in ("previous_value", "current_value"))
-            found.append(Change(name=_word(name), before=before, after=after))
+            found.append(Change(name=_text(name), before=before, after=after))
     return tuple(found[:MAX_ITEMS])
 
 
@@ -221,48 +216,38 @@ def signed_key(timestamp: str, body: bytes) -> str:
 # --- The event ---
 
 
-def _is_simple(document: dict[str, Any], name: str) -> bool:
-    """Whether it is the simple shape: a conversation beside a message or alone, where Chatwoot has neither."""
-    if name.startswith("conversation_typing_"):
-        return False
-    if isinstance(document.get("message"), dict | str):
-        return True
-    native = any(member in document for member in ("id", "content", "message_type", "status"))
-    return not native and isinstance(document.get("conversation"), dict)
-
-
 def read_event(document: dict[str, Any], *, base_url: str | None, account_id: int | None) -> Event:
     """Read a webhook's body. Never raises on a dict whose ``event`` is a string.
 
     *base_url* is the dashboard's (no trailing slash), for the link; *account_id* is for payloads that carry none.
     """
-    name = _word(document["event"])
+    name = _text(document["event"])
     if name.startswith("inbox_"):  # settings and secrets: no more of it is read
         document = {"account": document.get("account")}
+    inner, said = document.get("conversation"), document.get("message")
     apart = name.startswith(("contact_", "inbox_", "webwidget_"))  # about no conversation
-    simple = not apart and _is_simple(document, name)
+    # The simple shape is a conversation beside a message or alone, where Chatwoot has neither; when typing it has.
+    simple = isinstance(said, (dict, str)) or (isinstance(inner, dict) and document.keys().isdisjoint(_NATIVE))
+    simple = simple and not apart and not name.startswith("conversation_typing_")
     shaped = "content" in document or "message_type" in document  # an event of a newer Chatwoot
     about_message = not (apart or simple) and (shaped or name in ("message_created", "message_updated"))
-    inner = document.get("conversation")
     if apart:
         conversation = {}
     elif about_message or (isinstance(inner, dict) and (simple or "status" not in document)):
         conversation = _object(inner)
     else:
         conversation = document
-    meta, messages = _object(conversation, "meta"), _list(conversation.get("messages"))
-    last, own = _object(messages[0]) if messages else {}, _object(document, "account")
-    accounts = own.get("id"), _object(conversation, "account").get("id"), last.get("account_id"), account_id
-    account = next(filter(None, map(_id, accounts)), 0)
+    meta, messages = _object(conversation.get("meta")), _list(conversation.get("messages"))
+    newest, own = _object(messages[0] if messages else None), _object(document.get("account"))
+    account = _id(own.get("id")) or _id(_object(conversation.get("account")).get("id"))
+    account = account or _id(newest.get("account_id")) or _id(account_id)
     number = _id(conversation.get("id"))
-    user, assignee = _object(document, "user"), _object(meta, "assignee")
-    actor = _person(user, _role(_word(user.get("type"))))
-    message, key, changes = None, None, _changes(document.get("changed_attributes"))
+    user, assignee = _object(document.get("user")), _object(meta.get("assignee"))
+    actor, message, key = _person(user, user.get("type")), None, None
+    changes = _changes(document.get("changed_attributes"))
     if simple:
-        said = document.get("message")
         message = _message(_object(said) or {"content": said})
-        actor = _person(_object(document, "sender")) or message.sender
-        message = attrs.evolve(message, sender=actor)
+        actor = message.sender = _person(_object(document.get("sender"))) or message.sender
     elif about_message:
         message = _message(document)
         if name == "message_created":
@@ -273,39 +258,42 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     elif name == "conversation_updated" and "updated_at" in [change.name for change in changes]:
         # its times tell it from the next
         key = _content_key("changed", account, number, document["changed_attributes"])
-    status = _word(conversation.get("status"))
+    status = _text(conversation.get("status"))
     if not status and not simple:
         status = {"conversation_opened": "open", "conversation_resolved": "resolved"}.get(name, "")
     contact = _person(
-        document if name.startswith("contact_") else _object(meta, "sender") or _object(document, "contact")
+        document if name.startswith("contact_") else _object(meta.get("sender")) or _object(document.get("contact"))
     )
     if contact is None and message is not None and message.kind == "incoming":
         contact = message.sender
-    channel = _word(conversation.get("channel")).removeprefix("Channel::")
+    last = message if name == "message_created" and message and message.by_customer else None
+    if last is None or last.id != _id(newest.get("id")):  # else it is the same once more
+        last = _message(newest)
+    channel = _text(conversation.get("channel")).removeprefix("Channel::")
     updated_at, timestamp = _moment(conversation.get("updated_at"))
     return Event(
         name=name,
         simple=simple,
         account_id=account,
-        account_name=_word(own.get("name")),
+        account_name=_text(own.get("name")),
         conversation_id=number or None,
         status=status,
         updated_at=updated_at,
         timestamp=timestamp,
         contact=contact,
         actor=actor,
-        assignee=_person(assignee, _role(_word(meta.get("assignee_type")) or _word(assignee.get("type")) or "user")),
+        assignee=_person(assignee, meta.get("assignee_type"), assignee.get("type"), "user"),
         assignee_known=isinstance(conversation.get("meta"), dict),
-        team=_word(_object(meta, "team").get("name")),
+        team=_text(_object(meta.get("team")).get("name")),
         labels=_words(conversation.get("labels")),
-        priority=_word(conversation.get("priority")),
-        inbox=_word(_object(document, "inbox").get("name")),
+        priority=_text(conversation.get("priority")),
+        inbox=_text(_object(document.get("inbox")).get("name")),
         channel=_CHANNELS.get(channel, channel),
-        subject=_word(_object(conversation, "additional_attributes").get("mail_subject")),
+        subject=_text(_object(conversation.get("additional_attributes")).get("mail_subject")),
         snoozed_until=_moment(conversation.get("snoozed_until"))[1],
         changes=changes,
         message=message,
-        last=_message(last) if messages else None,
+        last=last,
         url=f"{base_url}/app/accounts/{account}/conversations/{number}" if base_url and account and number else None,
         key=key,
     )

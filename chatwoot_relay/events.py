@@ -1,4 +1,7 @@
-"""The nouns of a Chatwoot event, and what is remembered of a conversation. They know no JSON and decide nothing."""
+"""The nouns of a Chatwoot event, and what is remembered of a conversation. They know no JSON and decide nothing.
+
+Made anew with every event, and changed by nobody but their maker: to freeze each field would double what that costs.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ class Role(enum.StrEnum):
     BOT = "bot"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Person:
     """Somebody; e-mail addresses are kept of contacts only."""
 
@@ -25,13 +28,13 @@ class Person:
     email: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Attachment:
     kind: str  # Chatwoot's word: image, audio, video, file, location, …
     name: str = ""  # of the file or the place
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Message:
     id: int = 0
     kind: str = ""  # incoming, outgoing, template, activity; "" unknown
@@ -53,13 +56,20 @@ class Message:
     answers: tuple[tuple[str, str], ...] = ()  # (question or "", what the customer chose or filled in)
     mentions: tuple[str, ...] = ()
 
+    @property
+    def by_customer(self) -> bool:
+        return self.kind == "incoming" and not self.private
+
+
+NO_MESSAGE = Message()
+
 
 def message_key(account_id: int, message: Message | None) -> str | None:
     """Tells a message that was told, whatever delivery or conversation brings it."""
     return f"message:{account_id}:{message.id}" if message and message.id else None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Change:
     """One entry of changed_attributes, as words."""
 
@@ -68,7 +78,10 @@ class Change:
     after: str = ""
 
 
-@attrs.frozen(kw_only=True)
+_NO_CHANGE = Change(name="")
+
+
+@attrs.define(kw_only=True)
 class Event:
     """A Chatwoot webhook, in whatever shape it came; what it lacked is empty."""
 
@@ -93,7 +106,7 @@ class Event:
     snoozed_until: str = ""
     changes: tuple[Change, ...] = ()
     message: Message | None = None  # what the event is about
-    last: Message | None = None  # the conversation's newest public message, as the payload shows it
+    last: Message = NO_MESSAGE  # the conversation's newest public message, as the payload shows it
     url: str | None = None
     key: str | None = None  # tells repeats of one happening, whatever their delivery id
 
@@ -102,11 +115,12 @@ class Event:
         """What memory and order are kept by."""
         return f"{self.account_id}:{self.conversation_id}"
 
-    def change(self, name: str) -> Change | None:
-        return next((change for change in self.changes if change.name == name), None)
+    def change(self, name: str) -> Change:
+        """How that changed; of no name where it did not."""
+        return next((change for change in self.changes if change.name == name), _NO_CHANGE)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Memory:
     """What is remembered of a conversation between its events. Times are Chatwoot's own, in unix seconds."""
 
@@ -177,7 +191,7 @@ class Ignored(enum.StrEnum):
     NOT_SELECTED = "not selected"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Decision:
     """What is to be done about an event; made by ``routing.decide``, put into words by ``notices.word``.
 

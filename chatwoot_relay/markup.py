@@ -14,7 +14,7 @@ WORD_JOINER = "\u2060"
 
 
 class Html(str):
-    """Markup that Telegram parses; every value inside has been escaped."""
+    """A whole text that Telegram parses; every value inside went through :func:`line`, :func:`block` or an escape."""
 
     __slots__ = ()
 
@@ -22,19 +22,9 @@ class Html(str):
 _SPECIAL = re.compile("[&<>\"']")
 
 
-def escape(text: str) -> Html:
+def escape(text: str) -> str:
     """Text as Telegram's HTML shows it, letter for letter."""
-    return Html(_escaped(text))
-
-
-def _escaped(text: str) -> str:
     return html.escape(text) if _SPECIAL.search(text) else text
-
-
-def fill(template: str, /, **values: object) -> Html:
-    """Fill *template*, escaping every value that is not Html; one pass, so braces in a value stay text."""
-    escaped = {k: v if isinstance(v, Html) else _escaped(str(v)) for k, v in values.items()}
-    return Html(template.format_map(escaped))
 
 
 # Telegram drops or turns these into spaces when it sends; done here so that what we count is what is shown.
@@ -42,6 +32,7 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
 _BREAKS = re.compile(r"\r\n?|[\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_UNCLEAN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def sane(text: str) -> str:
@@ -49,15 +40,10 @@ def sane(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-def _is_tame(text: str) -> bool:
-    """Whether there is nothing in it to clean or to normalise, as in most of what comes."""
-    return text.isascii() and text.isprintable()
-
-
 def clean(text: str) -> str:
     """Without control and bidi characters or lone surrogates: what Telegram shows, save for :func:`cut`'s NFC."""
     text = text[:READ]
-    if _is_tame(text):
+    if not _UNCLEAN.search(text):
         return text
     return _SURROGATE.sub("\ufffd", _CONTROL.sub(" ", _BIDI.sub("", _BREAKS.sub("\n", text))))
 
@@ -79,31 +65,37 @@ def cut(text: str, limit: int) -> str:
 
 def is_blank(text: str) -> bool:
     """Whether nothing of it would be seen in one line."""
-    return not clean(text).strip()
+    return not (text[:1].isalnum() or clean(text).strip())
 
 
 def short(text: str, limit: int) -> str:
-    """A value that may run over lines, as :func:`block` shows it but not guarded yet. The same for what it made."""
-    if len(text) <= limit and _is_tame(text):
-        return text
+    """A value that may run over lines, as :func:`block` shows it but no markup yet. The same for what it made."""
     return cut(clean(text), limit)
 
 
 def short_line(text: str, limit: int) -> str:
-    """A value for one line, as :func:`line` shows it but not guarded yet. The same for what it made."""
-    if len(text) <= limit and _is_tame(text):
+    """A value for one line, as :func:`line` shows it but no markup yet. The same for what it made."""
+    if len(text) <= limit and text.isascii() and text.isprintable():
         return text.strip()
     return cut(clean(text).replace("\n", " ").strip(), limit)
 
 
+# Most values have no more than these: nothing to clean, to guard or to escape.
+_NOTABLE = re.compile(r"[^ !$%(-.0-;=?A-~]")
+
+
 def block(text: str, limit: int) -> str:
-    """A value that may run over lines: cleaned, cut, guarded."""
-    return guard(short(text, limit))
+    """A value that may run over lines: cleaned, cut, guarded, escaped."""
+    if len(text) <= limit and not _NOTABLE.search(text):
+        return text
+    return escape(guard(short(text, limit)))
 
 
 def line(text: str, limit: int) -> str:
-    """A value for one line: cleaned, without line breaks, cut, guarded. Blank when nothing is left to see."""
-    return guard(short_line(text, limit))
+    """The same for one line, without line breaks. Blank when nothing is left to see."""
+    if len(text) <= limit and not _NOTABLE.search(text):
+        return text.strip()
+    return escape(guard(short_line(text, limit)))
 
 
 # What Telegram would make live: @name pings a member, /command a bot, #tag is a search; found as TDLib finds them. A
@@ -127,7 +119,10 @@ _LIVE = regex.compile(
     regex.VERBOSE | regex.IGNORECASE,
 )
 # No more than a name, a command or a tag must have: a text without it is left alone for a fraction of the price.
-_MAYBE = re.compile(r"(?<![A-Z0-9_])@[A-Z0-9_]|(?<![A-Z0-9_/<>])/[A-Z0-9_]|#[\w\xb7\u200c]*[^\W\d_]", re.IGNORECASE)
+_MAYBE = re.compile(
+    r"[@/#](?:(?<=@)(?<![A-Z0-9_]@)[A-Z0-9_]|(?<=/)(?<![A-Z0-9_/<>]/)[A-Z0-9_]|(?<=#)[\w\xb7\u200c]*[^\W\d_])",
+    re.IGNORECASE,
+)
 _CLOSING = {")": "(", "]": "[", "}": "{"}
 
 
@@ -136,7 +131,7 @@ def guard(text: str) -> str:
     if not ("@" in text or "/" in text or "#" in text) or not _MAYBE.search(text):
         return text
     parts, done = [], 0
-    while ("@" in text or "/" in text or "#" in text) and (found := _LIVE.search(text, done)):
+    while found := _LIVE.search(text, done):
         end = found.start() + _linked(found["link"]) if found["link"] else found.end()
         parts += [text[done:end], "" if found["link"] else WORD_JOINER]
         done = end
@@ -165,12 +160,12 @@ def units(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def text_of(markup: Html) -> str:
+def text_of(markup: str) -> str:
     """What Telegram shows of our own markup."""
     return html.unescape(_TAG.sub("", markup))
 
 
 def plain(markup: Html) -> str:
     """The text behind our own markup, links written out where they fit: for a Telegram that cannot parse it."""
-    spelt = text_of(Html(re.sub(r'<a href="([^"]*)">([^<]*)</a>', r"\2: \1", markup)))
+    spelt = text_of(re.sub(r'<a href="([^"]*)">([^<]*)</a>', r"\2: \1", markup))
     return spelt if units(spelt) <= LIMIT else text_of(markup)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .events import Attachment, Decision, Event, Message, Person, Role, What
+from .events import NO_MESSAGE, Attachment, Decision, Event, Message, Person, Role, What
 from .markup import clean, cut
 from .models import Alert, Content, Notice
 
@@ -63,6 +63,7 @@ _OTHERS = {
     "webwidget_": "👀 {customer} opened the chat widget",
     "inbox_": "📥 {Event}",
 }
+_GIVEN = (What.EMAIL_LEFT, What.CHOSE)  # the message is the question
 _ATTACHED = {
     "image": "🖼 Image", "audio": "🎤 Audio", "video": "🎬 Video", "file": "📎 File", "location": "📍 Location",
     "contact": "👤 Contact", "share": "🔗 Share", "story_mention": "🔗 Story mention",
@@ -78,13 +79,13 @@ def word(event: Event, decision: Decision) -> Content:
     what = decision.what or What.OTHER
     if what in _REASONS and event.conversation_id is not None:
         return _alert(event, what, decision)
-    message, body = event.message or Message(), _body(event)
+    message, body = event.message or NO_MESSAGE, _body(event)
     after = duration(decision.waited) if decision.waited is not None else ""
     return Notice(
         event=event.name,
         headline=_headline(event, what, message, body, after),
-        facts=tuple((label, value) for label, value in _facts(event, what, message, after) if value.strip()),
-        message={What.RATED: message.feedback, What.EMAIL_LEFT: "", What.CHOSE: ""}.get(what, body) or None,
+        facts=tuple([fact for fact in _facts(event, what, message, after) if fact[1].strip()]),
+        message=(message.feedback if what is What.RATED else "" if what in _GIVEN else body) or None,
         url=event.url,
         conversation_id=event.conversation_id,
         silent=decision.silent,
@@ -111,22 +112,20 @@ def _attachments(attachments: tuple[Attachment, ...]) -> str:
     return ", ".join(words)
 
 
-def _says(message: Message | None) -> str:
+def _says(message: Message) -> str:
     """What a message says, attachments in words where there is no text."""
-    if message is None or message.deleted:
-        return ""
-    if message.text.strip():
-        return message.text
+    if message.deleted or message.text.strip():
+        return "" if message.deleted else message.text
     missing = "Unsupported message: open it in Chatwoot" if message.unsupported else ""
     return _attachments(message.attachments) or missing
 
 
 def _body(event: Event) -> str:
     """The words that an event is about; a new conversation's are the customer's alone."""
-    last = event.last if event.name == "automation_event.message_created" else None
-    if event.name == "conversation_created" and event.last and event.last.kind == "incoming":
-        last = event.last
-    return _says(event.message or last)
+    shown = event.name == "automation_event.message_created" or (
+        event.name == "conversation_created" and event.last.kind == "incoming"
+    )
+    return _says(event.message or (event.last if shown else NO_MESSAGE))
 
 
 def duration(seconds: float) -> str:
@@ -151,7 +150,7 @@ def _until(timestamp: str) -> str:
 
 
 def _alert(event: Event, what: What, decision: Decision) -> Alert:
-    said = decision.said or Message()
+    said = decision.said or NO_MESSAGE
     info = {
         "inbox": event.inbox,
         "channel": event.channel,
@@ -178,13 +177,14 @@ def _alert(event: Event, what: What, decision: Decision) -> Alert:
 # --- Notices ---
 
 
+def _other(event: Event) -> str | None:
+    return next((template for prefix, template in _OTHERS.items() if event.name.startswith(prefix)), None)
+
+
 def _headline(event: Event, what: What, message: Message, body: str, after: str) -> str:
     """Who and what, then after a colon as much of the words as the line has left."""
-    template = _GENERAL
-    if not event.simple:
-        by_name = (headline for prefix, headline in _OTHERS.items() if event.name.startswith(prefix))
-        template = _HEADLINES.get(what) or next(by_name, _GENERAL)
-    until, whose = _until(event.snoozed_until), _name(event.contact or message.sender)
+    template = _GENERAL if event.simple else _HEADLINES.get(what) or _other(event) or _GENERAL
+    name, until, whose = _plain(event.name), _until(event.snoozed_until), _name(event.contact or message.sender)
     ours = message.sender is not None and message.sender.role is Role.PERSON
     head = template.format(
         customer=_name(event.contact, "Customer"),
@@ -201,9 +201,9 @@ def _headline(event: Event, what: What, message: Message, body: str, after: str)
         source=message.automatic.capitalize() or _TEMPLATES.get(message.content_type, "Automatic message"),
         status=event.status,
         changed="deleted" if message.deleted else "changed",
-        rule=_plain(event.name.removeprefix("automation_event.")),
-        event=_plain(event.name),
-        Event=_plain(event.name).capitalize(),
+        rule=name.removeprefix("automation event "),
+        event=name,
+        Event=name.capitalize(),
     )
     if what is What.NOISE and event.name == "conversation_updated":
         body = _changed(event)
@@ -226,7 +226,7 @@ def _facts(event: Event, what: What, message: Message, after: str) -> list[tuple
     """The labelled lines: where, who, what changed."""
     contact, sender = event.contact or Person(role=Role.CONTACT), message.sender or event.actor
     person = sender or contact
-    general = what is What.OTHER and (event.simple or not event.name.startswith(tuple(_OTHERS)))
+    general = what is What.OTHER and (event.simple or _other(event) is None)
     asked = ("Question", _cut(message.text, MAX_SNIPPET) if message.answers else "")
     return [
         ("Event", event.name if general else ""),

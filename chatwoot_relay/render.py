@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
+import re
 from typing import Any, overload
 from urllib.parse import urlsplit
 
 import attrs
 
-from .markup import LIMIT, Html, block, clean, escape, fill, guard, line, short, short_line, text_of, units
+from .markup import LIMIT, Html, block, escape, is_blank, line, short, short_line, text_of, units
 from .models import Alert, Content, Notice
 
 MESSAGE_LIMIT = 500
 NOTICE_MESSAGE_LIMIT = 300
+SHORTER = 100
 HEADLINE_LIMIT = 160
 LINE_LIMIT = 100
 LABEL_LIMIT = 40
@@ -28,16 +28,8 @@ RESERVE = 200  # UTF-16 units kept free for headings, marks and blank lines
 ICONS = {"low": "🟢", "medium": "🟡", "high": "🟠", "critical": "🔴"}
 UNKNOWN_ICON = "⚠️"
 
-HEADING = "<b>{icon} CHATWOOT ALERT - {severity}</b>"
-LABELLED = "<b>{label}:</b> {value}"
-MESSAGE = "<b>Message:</b>\n{message}"
-LINK = '🔗 <a href="{url}">View in Chatwoot</a>'
-DEAD_LINK = "🔗 <code>{url}</code>"
-INFO = "<b>Additional Info:</b>"
-INFO_LINE = "  • {label}: {value}"
-INFO_MORE = "  … and {count} more"
-LATE = "⏱ {age} late"
-REPEAT = "🔁 May be a repeat"
+# A link that needs no closer look: nothing in it that could end it early, or that readers of URLs differ about.
+_USUAL_LINK = re.compile(r"https?://[a-z0-9.-]{1,255}(?::[0-9]{1,5})?/[a-z0-9_/.-]{0,999}", re.IGNORECASE | re.ASCII)
 
 
 @attrs.frozen(kw_only=True)
@@ -62,20 +54,24 @@ def render(
     *shorter* leaves out what can be spared, for a Telegram that finds the whole too long. Always parses, and never
     has more than 4096 UTF-16 units.
     """
-    links = links or Links()
-    limit = 100 if shorter else None
-    blocks = _alert(content, links, limit) if isinstance(content, Alert) else _notice(content, links, limit)
-    if isinstance(content, Alert) and content.additional_info and not shorter:
-        blocks.append(_info(content.additional_info, content.left_out, beside=blocks))
-    blocks += [fill(LATE, age=_age(late))] if late > 60 else []
-    blocks += [Html(REPEAT)] if repeat else []
-    return Html("\n\n".join(b for b in blocks if b))
+    made = links.to(content.conversation_id) if links else None
+    if isinstance(content, Alert):
+        blocks = _alert(content, made, SHORTER if shorter else MESSAGE_LIMIT)
+        if content.additional_info and not shorter:
+            blocks.append(_info(content.additional_info, content.left_out, beside=blocks))
+    else:
+        blocks = _notice(content, made, SHORTER if shorter else NOTICE_MESSAGE_LIMIT)
+    if late > 60:
+        blocks.append(f"⏱ {_age(late)} late")
+    if repeat:
+        blocks.append("🔁 May be a repeat")
+    return Html("\n\n".join(filter(None, blocks)))
 
 
-def _fitting(rows: list[Html], beside: Iterable[Html] = ()) -> list[Html]:
+def _fitting(rows: list[str], beside: list[str]) -> list[str]:
     """As many of *rows*, from the first, as have room beside those blocks."""
-    room, shown = LIMIT - RESERVE, list[Html]()
-    if units("\n".join([*beside, *rows])) < room:  # with their markup they are longer
+    room, shown = LIMIT - RESERVE, list[str]()
+    if 2 * len("\n".join((*beside, *rows))) < room:  # markup and all, were every letter two units
         return rows
     room -= sum(units(text_of(block)) for block in beside)
     for row in rows:
@@ -86,49 +82,46 @@ def _fitting(rows: list[Html], beside: Iterable[Html] = ()) -> list[Html]:
     return shown
 
 
-def _alert(alert: Alert, links: Links, limit: int | None) -> list[Html]:
+def _alert(alert: Alert, link: str | None, limit: int) -> list[str]:
     word = short_line(alert.severity, LINE_LIMIT)
     severity = line(word.upper(), 3 * LINE_LIMIT)  # a letter has up to three capitals
+    facts = _labelled(
+        ("Reason", line(alert.reason, REASON_LIMIT)),
+        ("Conversation ID", f"#{alert.conversation_id}"),
+        ("Customer", line(alert.customer_name or "", LINE_LIMIT)),
+        ("Email", line(alert.customer_email or "", LINE_LIMIT)),
+    )
     return [
-        fill(HEADING, icon=ICONS.get(word.lower(), UNKNOWN_ICON), severity=severity),
-        _lines(
-            ("Reason", line(alert.reason, REASON_LIMIT)),
-            ("Conversation ID", f"#{alert.conversation_id}"),
-            ("Customer", line(alert.customer_name or "", LINE_LIMIT)),
-            ("Email", line(alert.customer_email or "", LINE_LIMIT)),
-        ),
-        _message(alert.message, limit or MESSAGE_LIMIT),
-        _lines(("Time", line(alert.timestamp or "", LINE_LIMIT))),
-        _link(alert.chatwoot_url, links.to(alert.conversation_id)),
+        f"<b>{ICONS.get(word.lower(), UNKNOWN_ICON)} CHATWOOT ALERT - {severity}</b>",
+        "\n".join(facts),
+        _message(alert.message, limit),
+        *_labelled(("Time", line(alert.timestamp or "", LINE_LIMIT))),
+        _link(alert.chatwoot_url, link),
     ]
 
 
-def _notice(notice: Notice, links: Links, limit: int | None) -> list[Html]:
-    blocks = [
-        fill("<b>{headline}</b>", headline=line(notice.headline, HEADLINE_LIMIT) or "🔔"),
-        _message(notice.message or "", limit or NOTICE_MESSAGE_LIMIT),
-        _link(notice.url, links.to(notice.conversation_id)),
-    ]
+def _notice(notice: Notice, link: str | None, limit: int) -> list[str]:
+    headline = f"<b>{line(notice.headline, HEADLINE_LIMIT) or '🔔'}</b>"
+    rest = [_message(notice.message or "", limit), _link(notice.url, link)]
     facts = [(line(label, LABEL_LIMIT), line(value, LINE_LIMIT)) for label, value in notice.facts[:FACT_LINES]]
-    return [blocks[0], _lines(*facts, beside=blocks), *blocks[1:]]
+    return [headline, "\n".join(_fitting(_labelled(*facts), [headline, *rest])), *rest]
 
 
-def _lines(*pairs: tuple[str, str], beside: Iterable[Html] = ()) -> Html:
-    rows = [fill(LABELLED, label=label, value=value) for label, value in pairs if value]
-    return Html("\n".join(_fitting(rows, beside)))
+def _labelled(*pairs: tuple[str, str]) -> list[str]:
+    return [f"<b>{label}:</b> {value}" for label, value in pairs if value]
 
 
-def _message(message: str, limit: int) -> Html:
+def _message(message: str, limit: int) -> str:
     text = block(message, limit)
-    return fill(MESSAGE, message=text) if text.strip() else Html("")
+    return f"<b>Message:</b>\n{text}" if text.strip() else ""
 
 
-def _link(given: str | None, made: str | None) -> Html:
+def _link(given: str | None, made: str | None) -> str:
     """The link where it may be live, else its text: as code, in which nothing is live."""
     url = short_line(given or "", URL_LIMIT) or made
-    if url and _is_web(url):
-        return fill(LINK, url=url)
-    return fill(DEAD_LINK, url=line(url, LINE_LIMIT)) if url else Html("")
+    if url and (_USUAL_LINK.fullmatch(url) or _is_web(url)):
+        return f'🔗 <a href="{escape(url)}">View in Chatwoot</a>'
+    return f"🔗 <code>{line(url, LINE_LIMIT)}</code>" if url else ""
 
 
 def _is_web(url: str) -> bool:
@@ -142,24 +135,27 @@ def _is_web(url: str) -> bool:
         return False
 
 
-def _info(info: dict[str, Any], left_out: int, *, beside: Iterable[Html]) -> Html:
-    rows, rest = _rows(info)
-    shown = _fitting([fill(INFO_LINE, label=guard(key), value=guard(value)) for key, value in rows], beside)
+def _info(info: dict[str, Any], left_out: int, *, beside: list[str]) -> str:
+    told, rest = _told(info)
+    rows = [f"  • {line(key, LABEL_LIMIT)}: {line(value, LINE_LIMIT)}" for key, value in told]
+    shown = _fitting(rows, beside)
     rest += left_out + len(rows) - len(shown)
     if rest:
-        shown.append(fill(INFO_MORE, count=rest))
-    return Html("\n".join([Html(INFO), *shown])) if shown else Html("")
+        shown.append(f"  … and {rest} more")
+    return "\n".join(["<b>Additional Info:</b>", *shown]) if shown else ""
 
 
-def _rows(info: dict[str, Any]) -> tuple[list[tuple[str, str]], int]:
-    """The first members of additional_info that are not blank, cut for their lines; and how many more there are."""
-    told: Iterator[tuple[str, Any]] = (
-        (key, value) for key, value in info.items() if not isinstance(value, str) or clean(value).strip()
-    )
-    rows = [
-        (short_line(key, LABEL_LIMIT), short_line(spell(value), LINE_LIMIT)) for key, value in islice(told, INFO_LINES)
-    ]
-    return rows, sum(1 for _ in told)
+def _told(info: dict[str, Any]) -> tuple[list[tuple[str, str]], int]:
+    """The first members of additional_info that are not blank, spelt; and how many more there are."""
+    told, rest = list[tuple[str, str]](), 0
+    for key, value in info.items():
+        if isinstance(value, str) and is_blank(value):
+            continue
+        if len(told) < INFO_LINES:
+            told.append((key, spell(value)))
+        else:
+            rest += 1
+    return told, rest
 
 
 def spell(value: object) -> str:
@@ -193,15 +189,16 @@ def trim(content: Content) -> Content:
 
 def _trim_alert(alert: Alert) -> Alert:
     kept: dict[str, Any] = {}
-    rows, rest = _rows(alert.additional_info or {})
-    for key, value in rows:
+    told, rest = _told(alert.additional_info or {})
+    for name, value in told:
+        key = short_line(name, LABEL_LIMIT)
         while key in kept:
             key += " "  # two that are one when cut; a space at the end is never shown
-        kept[key] = value
-    return attrs.evolve(
-        alert,
+        kept[key] = short_line(value, LINE_LIMIT)
+    return Alert(
         severity=short_line(alert.severity, LINE_LIMIT),
         reason=short_line(alert.reason, REASON_LIMIT),
+        conversation_id=alert.conversation_id,
         message=short(alert.message, MESSAGE_LIMIT),
         customer_name=_maybe(alert.customer_name, LINE_LIMIT),
         customer_email=_maybe(alert.customer_email, LINE_LIMIT),
@@ -213,8 +210,7 @@ def _trim_alert(alert: Alert) -> Alert:
 
 
 def _trim_notice(notice: Notice) -> Notice:
-    return attrs.evolve(
-        notice,
+    return Notice(
         event=short_line(notice.event, LINE_LIMIT),
         headline=short_line(notice.headline, HEADLINE_LIMIT),
         facts=tuple(
@@ -223,6 +219,8 @@ def _trim_notice(notice: Notice) -> Notice:
         ),
         message=None if notice.message is None else short(notice.message, NOTICE_MESSAGE_LIMIT),
         url=_maybe(notice.url, URL_LIMIT),
+        conversation_id=notice.conversation_id,
+        silent=notice.silent,
     )
 
 

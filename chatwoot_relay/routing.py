@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
-from .events import Decision, Event, Ignored, Memory, Message, Role, What, message_key
+from .events import NO_MESSAGE, Decision, Event, Ignored, Memory, Message, Role, What, message_key
 
 LATER = 60.0  # seconds; a status event so much later than the opening is no copy of it: what closed it was lost
 MAX_SAID = 500  # code points of the customer's last message that are remembered
@@ -26,23 +26,22 @@ _CLOSED = ("pending", "resolved", "snoozed")
 _ENDS = {"resolved": What.RESOLVED, "snoozed": What.SNOOZED, "pending": What.PARKED}
 _TURNS = {"pending": What.HANDED_OVER, "resolved": What.REOPENED, "snoozed": What.UNSNOOZED}
 
-# The table: how it is told under `useful`, `handoff` and `all`; None: it is not.
-_MODES = ("useful", "handoff", "all")
-_LOUD, _SILENT = False, True
-_ROWS: dict[What, tuple[bool | None, bool | None, bool | None]] = {
-    **dict.fromkeys(What, (None, None, _SILENT)),  # the rest
+_WORDS = ("useful", "handoff", "all")
+# The table: the words of `RELAY_EVENTS` under which it is told with a sound, and those under which silently.
+_ROWS: dict[What, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    **dict.fromkeys(What, ((), ("all",))),  # the rest
     **dict.fromkeys((
         What.NEW, What.HANDED_OVER, What.REOPENED, What.UNSNOOZED, What.OPENED, What.UNATTENDED, What.OTHER,
-    ), (_LOUD, _LOUD, _LOUD)),
+    ), (_WORDS, ())),
     **dict.fromkeys((
         What.TAKEN, What.REASSIGNED, What.UNASSIGNED, What.ANSWERED, What.RESOLVED, What.SNOOZED,
-    ), (_SILENT, _SILENT, _LOUD)),
+    ), (("all",), ("useful", "handoff"))),
     **dict.fromkeys((
         What.CUSTOMER_WROTE, What.URGENT, What.SEND_FAILED, What.RATED, What.EMAIL_LEFT, What.CHOSE, What.MENTIONED,
         What.LABELLED, What.TEAM_SET,
-    ), (_LOUD, None, _LOUD)),
-    What.WROTE_TO_BOT: (None, None, _LOUD),
-    What.TWIN: (None, None, None),
+    ), (("useful", "all"), ())),
+    What.WROTE_TO_BOT: (("all",), ()),
+    What.TWIN: ((), ()),
 }  # fmt: skip
 _REASONS = {
     What.TWIN: Ignored.ALREADY_TOLD,
@@ -50,6 +49,7 @@ _REASONS = {
     **dict.fromkeys((What.WROTE_TO_BOT, What.PARKED, What.CREATED), Ignored.WITH_BOT),
     **dict.fromkeys((What.AGENT_WROTE, What.BOT_WROTE, What.AUTOMATIC), Ignored.OWN_MESSAGE),
 }
+_NOTHING = Memory()
 
 
 def decide(
@@ -60,7 +60,7 @@ def decide(
     *events* are the words and names of ``RELAY_EVENTS``. *repeated* says that ``event.key`` is among the keys
     recorded before. *now* (unix seconds) stands in where Chatwoot says no time.
     """
-    known = memory or Memory()
+    known = memory or _NOTHING
     opening = _opening(event, known, repeated=repeated)
     if opening is not None:
         if _verdict(opening, event, events) is None:
@@ -76,10 +76,10 @@ def decide(
         return Decision(ignored=_reason(happenings[0], events), memory=learnt)
     at = (event.message and event.message.at) or event.updated_at or now
     waited = at - known.opened_at if what is What.ANSWERED else -1.0
-    said = event.last if what is What.CREATED and _customers(event.last) else None
+    said = event.last if what is What.CREATED and event.last.by_customer else None
     return Decision(
         what=what,
-        silent=silent is _SILENT,
+        silent=bool(silent),
         memory=learnt,
         waited=waited if waited >= 0 else None,
         keys=tuple(filter(None, (event.key, message_key(event.account_id, said)))),
@@ -89,21 +89,22 @@ def decide(
 def _verdict(what: What, event: Event, events: AbstractSet[str]) -> bool | None:
     """Told silently (True), with a sound (False), or not at all (None); where several words apply, the loudest."""
     words = {*events, "all"} if event.name in events else events
-    verdicts = [verdict for mode, verdict in zip(_MODES, _ROWS[what], strict=True) if mode in words]
-    return next((verdict for verdict in (_LOUD, _SILENT) if verdict in verdicts), None)
+    loud, silent = _ROWS[what]
+    return False if not words.isdisjoint(loud) else True if not words.isdisjoint(silent) else None
 
 
 def _reason(what: What, events: AbstractSet[str]) -> Ignored:
-    told_by_default = _ROWS[what][0] is not None
-    unselected = what is not What.TWIN and events.isdisjoint(_MODES)
+    told_by_default = any("useful" in words for words in _ROWS[what])
+    unselected = what is not What.TWIN and events.isdisjoint(_WORDS)
     return Ignored.NOT_SELECTED if told_by_default or unselected else _REASONS.get(what, Ignored.NOISE)
 
 
 # --- What happened ---
 
 
-def _customers(message: Message | None) -> bool:
-    return message is not None and message.kind == "incoming" and not message.private
+def _written(event: Event) -> Message | None:
+    """What a customer just wrote."""
+    return event.message if event.name == "message_created" and event.message and event.message.by_customer else None
 
 
 def _replied(message: Message | None) -> bool:
@@ -135,7 +136,7 @@ def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
         if told and known.status == "open" and event.updated_at <= known.opened_at + LATER:
             return None  # the bot's copy, a late one too: not even when a person has taken it meanwhile
         return _turn(event, known)
-    message = event.message if event.name == "message_created" and _customers(event.message) else None
+    message = _written(event)
     belated = message is not None and 0 < message.id <= known.closed_message  # of an episode that was told and closed
     bots = known.status == "pending" and not told  # nothing told that an older event could belong to
     news = message is not None and not repeated
@@ -147,11 +148,9 @@ def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
 
 
 def _turn(event: Event, known: Memory) -> What:
-    change = event.change("status")
-    turn = _TURNS.get(change.before if change else "") or _TURNS.get(known.status)
-    if turn is None and event.last is not None and event.last.sender is not None:
-        turn = What.HANDED_OVER if event.last.sender.role is Role.BOT else None
-    return turn or What.OPENED
+    by_bot = event.last.sender is not None and event.last.sender.role is Role.BOT
+    turn = _TURNS.get(event.change("status").before) or _TURNS.get(known.status)
+    return turn or (What.HANDED_OVER if by_bot else What.OPENED)
 
 
 def _happenings(event: Event, known: Memory) -> list[What]:
@@ -176,7 +175,7 @@ def _of_status(event: Event, known: Memory) -> What:
 
 
 def _of_message(event: Event, known: Memory) -> list[What]:
-    message = event.message or Message()
+    message = event.message or NO_MESSAGE
     if event.name == "message_updated":
         gave = {
             What.NOISE: message.deleted,
@@ -186,7 +185,7 @@ def _of_message(event: Event, known: Memory) -> list[What]:
             What.CHOSE: message.answers,
         }
         return [next((what for what, given in gave.items() if given), What.NOISE)]
-    if _customers(message):
+    if message.by_customer:
         return [What.WROTE_TO_BOT if (event.status or known.status) == "pending" else What.CUSTOMER_WROTE]
     if message.private:
         return [What.MENTIONED, What.NOTE] if message.mentions else [What.NOTE]
@@ -206,21 +205,21 @@ def _of_changes(event: Event, known: Memory) -> list[What]:
     was_open = "open" in (known.status, known.announced) and known.announced != event.status
     if event.status in ("resolved", "snoozed") and was_open and not _older(event, known):
         found.append(_ENDS[event.status])  # the status event may be late or lost
-    elif event.change("status") and event.status == known.announced:
+    elif event.change("status").name and event.status == known.announced:
         twin = True
     priority, holder, team, labels = map(event.change, ("priority", "assignee_id", "team_id", "label_list"))
-    if priority and priority.after == "urgent":
+    if priority.after == "urgent":
         found.append(What.URGENT)
-    if holder and holder.after and _holder(event, known):
+    if holder.after and _holder(event, known):
         if _holder(event, known) == known.assignee_told:
             twin = True
         else:
             found.append(What.REASSIGNED if holder.before else What.TAKEN)
-    elif holder and holder.before and not holder.after:
+    elif holder.before and not holder.after:
         found.append(What.UNASSIGNED)
-    if labels and set(labels.after.split(", ")) - set(labels.before.split(", ")) - {""}:
+    if set(labels.after.split(", ")) - set(labels.before.split(", ")) - {""}:
         found.append(What.LABELLED)
-    if team and team.after:
+    if team.after:
         found.append(What.TEAM_SET)
     return found or [What.TWIN if twin else What.NOISE]
 
@@ -230,13 +229,12 @@ def _of_changes(event: Event, known: Memory) -> list[What]:
 
 def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
     said = _said(event, known)
-    keys = tuple(dict.fromkeys(key for key in (event.key, message_key(event.account_id, said)) if key))
+    keys = tuple(filter(None, {event.key: 1, message_key(event.account_id, said): 1}))
     if event.conversation_id is None:
         return Decision(what=what, said=said, wrote=said is not None, keys=keys)
     holder = known.assignee if _older(event, known) else _holder(event, known)
     answered = _replied(event.message)
-    memory = attrs.evolve(
-        known,
+    memory = Memory(
         status="open",
         announced="open",
         assignee=holder,
@@ -245,9 +243,10 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
         waiting=not answered,
         answered=answered,
         asked=said.id if said else 0,
-        said=_remembered(said),
+        closed_message=known.closed_message,
         newest=max(known.newest, _shown(event)),
         updated_at=max(known.updated_at, event.updated_at),
+        said=_remembered(said),
     )
     wrote = said is not None and said.id > known.newest
     return Decision(what=what, memory=memory, opens=True, said=said, wrote=wrote, keys=keys)
@@ -257,53 +256,47 @@ def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: b
     """What is known after an event that opens nothing; None when it is what was known before."""
     if event.conversation_id is None or event.simple or event.name not in _REMEMBERED:
         return None
-    known = memory or Memory()
+    known, learnt = memory or _NOTHING, attrs.evolve(memory or _NOTHING)
     older, says_status = _older(event, known), event.name in _STATUS_EVENTS
-    status, announced, holder = known.status, known.announced, known.assignee
-    turns_open = status in _CLOSED and event.status == "open"  # that would have been an opening: it is an old one
+    turns_open = known.status in _CLOSED and event.status == "open"  # that would have been an opening: it is an old one
     if event.status in ("open", *_CLOSED) and (says_status or not older) and not turns_open:
-        status = event.status
+        learnt.status = event.status
         if says_status or event.name == _CREATED or told in (What.RESOLVED, What.SNOOZED):
-            announced = status
+            learnt.announced = event.status
     if not older:
-        holder = _holder(event, known)
-    shifted = told in (What.TAKEN, What.REASSIGNED, What.UNASSIGNED)
-    closed_message = known.closed_message
-    waiting = known.waiting and status == "open" and not answers and holder in (0, known.assignee)
-    if answers and event.message:
-        closed_message = event.message.id  # not the newest: the payload may show what the customer wrote after it
-    elif known.waiting and not waiting:
-        closed_message = _shown(event) or known.newest  # an older event knows better what was written by then
-    learnt = attrs.evolve(
-        known,
-        status=status,
-        announced=announced,
-        assignee=holder,
-        assignee_told=_holder(event, known) if shifted else known.assignee_told,
-        waiting=waiting,
-        answered=known.answered or answers,
-        closed_message=closed_message,
-        said=_remembered(_said(event, known)),
+        learnt.assignee = _holder(event, known)
+    if told in (What.TAKEN, What.REASSIGNED, What.UNASSIGNED):
+        learnt.assignee_told = _holder(event, known)
+    learnt.answered = known.answered or answers
+    learnt.waiting = (
+        known.waiting and learnt.status == "open" and not answers and learnt.assignee in (0, known.assignee)
     )
-    if learnt == known and memory is not None and not says_status:
+    if answers and event.message:
+        learnt.closed_message = event.message.id  # not the newest: it may show what the customer wrote after it
+    elif known.waiting and not learnt.waiting:
+        learnt.closed_message = _shown(event) or known.newest  # an older event knows better what was written by then
+    learnt.said = _remembered(_said(event, known))
+    if learnt == memory and not says_status:
         return None  # newer, but with nothing new in it: not worth a write
-    newest, updated_at = max(known.newest, _shown(event)), max(known.updated_at, event.updated_at)
-    return attrs.evolve(learnt, newest=newest, updated_at=updated_at)
+    learnt.newest, learnt.updated_at = max(known.newest, _shown(event)), max(known.updated_at, event.updated_at)
+    return learnt
 
 
 def _shown(event: Event) -> int:
     """The newest message that the event shows."""
-    return max(message.id if message else 0 for message in (event.message, event.last))
+    return max(event.message.id if event.message else 0, event.last.id)
 
 
 def _said(event: Event, known: Memory) -> Message | None:
     """The customer's newest words, as the event shows or we remember them."""
-    written = event.message if event.name == "message_created" and _customers(event.message) else event.last
-    if written is None or not _customers(written) or (known.said and 0 < written.id <= known.said.id):
-        return known.said
-    return written
+    written = _written(event) or event.last
+    older = known.said and 0 < written.id <= known.said.id
+    return written if written.by_customer and not older else known.said
 
 
-def _remembered(message: Message | None) -> Message | None:
-    """The customer's words, as few as an alert shows."""
-    return message and attrs.evolve(message, text=message.text[: MAX_SAID + 1], sender=None)
+def _remembered(said: Message | None) -> Message | None:
+    """What an alert would show of the customer's words."""
+    return said and Message(
+        id=said.id, kind=said.kind, text=said.text[: MAX_SAID + 1], at=said.at, timestamp=said.timestamp,
+        attachments=said.attachments, subject=said.subject, unsupported=said.unsupported, deleted=said.deleted,
+    )  # fmt: skip
