@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import json
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -69,6 +70,7 @@ class Door:
         self._clock = clock
         self._in_flight = 0
         self._clients: OrderedDict[str, Window] = OrderedDict()
+        self._origin = functools.lru_cache(maxsize=256)(self._find_origin)
         self._skewed_at = float("-inf")
         self.body_timeout = BODY_TIMEOUT
         self.refusals: dict[str, int] = {}  # signatures refused, by what was wrong with them
@@ -82,40 +84,43 @@ class Door:
 
     async def read(self, request: web.Request) -> Entry:
         """The body and its credentials, within size and time. Raises Refused 408, 413, 415, OutboxUnavailable."""
-        body = await self._read_body(request)
-        kind = request.headers.get(hdrs.CONTENT_TYPE)
-        if kind is not None and not _JSON.fullmatch(kind.partition(";")[0].strip()):
+        body, headers = await self._read_body(request), request.headers
+        kind = headers.get(hdrs.CONTENT_TYPE, "application/json")
+        if kind != "application/json" and not _JSON.fullmatch(kind.partition(";")[0].strip()):
             raise Refused(415, "Send JSON: Content-Type: application/json.")
-        if hdrs.CONTENT_ENCODING in request.headers:
+        if hdrs.CONTENT_ENCODING in headers:
             raise Refused(415, "Send the body as it is, without Content-Encoding.")
-        headers, now = request.headers, self._clock.wall()
-        signatures, timestamps = headers.getall(SIGNATURE_HEADER, []), headers.getall(TIMESTAMP_HEADER, [])
+        transport = [delivery_key(value) for value in headers.getall(DELIVERY_HEADER, [])[:1] if value]
         verdict = Verdict.MISSING
+        if signatures := headers.getall(SIGNATURE_HEADER, []):
+            verdict = self._verify(signatures, timestamps := headers.getall(TIMESTAMP_HEADER, []), body)
+            if verdict is Verdict.VALID:
+                transport.append(signed_key(str(timestamps[0]), body))
+        return Entry(body=body, token=self.has_token(request), signature=verdict, transport=tuple(transport))
+
+    def _verify(self, signatures: Sequence[str], timestamps: Sequence[str], body: bytes) -> Verdict:
+        now, verdict = self._clock.wall(), Verdict.MISSING
         if self._secrets:
             verdict = verify(secrets=self._secrets, signatures=signatures, timestamps=timestamps, body=body, now=now)
-        if verdict is not Verdict.VALID and signatures:
+        if verdict is not Verdict.VALID:
             self.refusals[verdict] = self.refusals.get(verdict, 0) + 1
         if verdict is Verdict.STALE:
             self._skewed_at = self._clock.monotonic()
-        transport = [delivery_key(value) for value in headers.getall(DELIVERY_HEADER, [])[:1] if value]
-        if verdict is Verdict.VALID:
-            transport.append(signed_key(str(timestamps[0]), body))
-        return Entry(body=body, token=self.has_token(request), signature=verdict, transport=tuple(transport))
+        return verdict
 
     async def _read_body(self, request: web.Request) -> bytes:
-        too_large = Refused(413, "The body is larger than 10 MiB.", close=True)
         if (request.content_length or 0) > MAX_BODY:
-            raise too_large
-        chunks: list[bytes] = []
-        size = 0
+            raise _too_large()
+        content, chunks, size = request.content, list[bytes](), 0
         try:
-            limit = None if request.content.is_eof() else self.body_timeout  # it is here: no timer is needed
-            async with asyncio.timeout(limit):
-                while chunk := await request.content.readany():
+            if content.is_eof() and content.total_bytes <= SMALL_BODY:  # it is here: no timer, no budget
+                return content.read_nowait()
+            async with asyncio.timeout(self.body_timeout):
+                while chunk := await content.readany():
                     size += len(chunk)
                     self._in_flight += len(chunk)
                     if size > MAX_BODY:
-                        raise too_large
+                        raise _too_large()
                     if self._in_flight > MAX_IN_FLIGHT and size > SMALL_BODY:
                         raise OutboxUnavailable("too many large bodies at once")
                     chunks.append(chunk)
@@ -155,8 +160,10 @@ class Door:
 
     def client(self, request: web.Request) -> str:
         """The client's address: the peer's, or what the trusted proxies in front of it say."""
-        address = request.remote or ""
-        hops = [hop.strip() for value in request.headers.getall("X-Forwarded-For", ()) for hop in value.split(",")]
+        return self._origin(request.remote or "", *request.headers.getall("X-Forwarded-For", ()))
+
+    def _find_origin(self, address: str, *forwarded: str) -> str:
+        hops = [hop.strip() for value in forwarded for hop in value.split(",")]
         while hops and self._trusted(address):
             hop = _address(hops.pop())
             if hop is None:
@@ -203,6 +210,10 @@ class Door:
         return parse(entry.body)
 
 
+def _too_large() -> Refused:
+    return Refused(413, "The body is larger than 10 MiB.", close=True)
+
+
 def _parse_address(text: str) -> Any:
     try:
         address = ipaddress.ip_address(text)
@@ -230,7 +241,7 @@ def parse(body: bytes) -> Any:
         raise Refused(400, "The body is not UTF-8.") from None
     except ValueError:
         raise Refused(400, "The body is empty." if not body.strip() else "The body is not JSON.") from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(value):
+    if len(body) > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(value):
         raise Refused(400, "The body is nested too deeply.")
     return value
 

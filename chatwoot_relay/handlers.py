@@ -13,6 +13,8 @@ from typing import Any
 import attrs
 import structlog
 from aiohttp import hdrs, web
+from msgspec.json import encode
+from structlog.typing import FilteringBoundLogger
 
 from . import chatwoot, notices, routing
 from .clock import Clock
@@ -36,6 +38,7 @@ log = structlog.get_logger()
 TEAM = "team"  # the one destination there is; deliveries name it, settings say which chat it is
 RETRY_AFTER = "3"
 KEY_LIMIT = 255
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 TEST_PATIENCE = 3.0  # seconds at least, for a test tells the truth
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,6 +53,7 @@ class Relay:
     outbox: Outbox
     sender: Sender
     metrics: Metrics
+    log: FilteringBoundLogger = attrs.field(factory=lambda: structlog.get_logger().bind())  # to bind each time is dear
     stopping: bool = False  # answer what is in flight, accept no more
     draining: bool = False  # tell clients to go elsewhere
 
@@ -71,8 +75,7 @@ RELAY = web.AppKey("RELAY", Relay)
 
 def reply(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer."""
-    text = json.dumps(body, ensure_ascii=False)
-    return web.Response(status=status, body=text.encode(), content_type="application/json", headers=headers)
+    return web.Response(status=status, body=encode(body), content_type="application/json", headers=headers)
 
 
 def problem(status: int, detail: str, **members: Any) -> web.Response:
@@ -104,7 +107,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     relay = request.app[RELAY]
     started = relay.clock.monotonic()
     given = request.headers.get("X-Request-ID", "")
-    request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else new_id()
+    request_id = given if REQUEST_ID.fullmatch(given) else new_id()
     detail: str | None = None
     try:
         response = await handler(request)
@@ -135,7 +138,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     took = relay.clock.monotonic() - started
     relay.metrics.request(route=route, status=response.status, seconds=took)
     quiet = request.method in ("GET", "HEAD") and response.status < 400
-    (log.debug if quiet else log.info)(
+    (relay.log.debug if quiet else relay.log.info)(
         "request.handled",
         request=request_id,
         method=request.method if request.method.isalpha() else "?",
