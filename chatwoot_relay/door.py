@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import attrs
 import msgspec
@@ -290,15 +290,15 @@ def _leaf(kind: Any) -> Callable[[Any, Any], Any]:
     """Check a member against its annotation, the very one that the OpenAPI document shows."""
 
     must_show = bool(kind.__metadata__[0].pattern)
-    is_text = kind.__origin__ in (str, str | None)
+    taken = tuple(get_origin(one) or one for one in get_args(kind.__origin__) or (kind.__origin__,))
 
     def structure(value: Any, _: Any) -> Any:
         if isinstance(value, str):
             value = sane(value)
-            if must_show and is_blank(value):
+            if must_show and not value[:1].isalnum() and is_blank(value):
                 raise ValueError("must not be blank")  # nor of what is not seen
-            if is_text:  # and a pattern asks for no more than something to see
-                return value
+        if isinstance(value, taken):  # and a pattern asks for no more than something to see
+            return value
         try:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
@@ -318,20 +318,18 @@ def _number(value: Any, _: Any = None) -> int:
     return value
 
 
-def _make_converter() -> Converter:
+def _make_hook() -> Callable[[Any, Any], Alert]:
     converter = Converter(detailed_validation=True)
     converter.register_structure_hook_factory(
         lambda kind: any(isinstance(arg, msgspec.Meta) for arg in getattr(kind, "__metadata__", ())),
         _leaf,
     )
-    hook = make_dict_structure_fn(
+    return make_dict_structure_fn(
         Alert, converter, left_out=override(omit=True), conversation_id=override(struct_hook=_number)
     )
-    converter.register_structure_hook(Alert, hook)
-    return converter
 
 
-_converter = _make_converter()
+_structure = _make_hook()
 
 
 def read_alert(document: Any) -> Alert:
@@ -339,7 +337,7 @@ def read_alert(document: Any) -> Alert:
     if not isinstance(document, dict):
         raise Refused(422, "The body is no JSON object.", errors=(Complaint("$", "expected an object"),))
     try:
-        return _converter.structure(document, Alert)
+        return _structure(document, Alert)
     except ClassValidationError as invalid:
         complaints = tuple(
             Complaint(f"$.{note.name}", "is required" if isinstance(error, KeyError) else str(error))
