@@ -109,12 +109,12 @@ class Door:
         return verdict
 
     async def _read_body(self, request: web.Request) -> bytes:
-        if (request.content_length or 0) > MAX_BODY:
-            raise _too_large()
         content, chunks, size = request.content, list[bytes](), 0
         try:
-            if content.is_eof() and content.total_bytes <= SMALL_BODY:  # it is here: no timer, no budget
+            if content.is_eof() and content.total_bytes <= SMALL_BODY:  # it is here, and needs no timer and no budget
                 return content.read_nowait()
+            if (request.content_length or 0) > MAX_BODY:
+                raise _too_large()
             async with asyncio.timeout(self.body_timeout):
                 while chunk := await content.readany():
                     size += len(chunk)

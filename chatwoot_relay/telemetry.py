@@ -156,7 +156,7 @@ class Clean:
         known = {form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in (secret, quote(secret, ""))}
         self._shortest = min([LONGEST_TEXT, *map(len, known)])
         self._secret = re.compile("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), SHAPES]))
-        self._recent = functools.lru_cache(maxsize=512)(self._text)  # most values come again and again
+        self._recent = functools.lru_cache(maxsize=512)(self.text)  # most values come again and again
 
     def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
         if "exc_info" in facts:
@@ -164,8 +164,8 @@ class Clean:
         for key, value in facts.items():
             kind = type(value)
             if kind is str:
-                if len(value) >= self._shortest or not value.isalnum():  # else no secret fits in, and it forges nothing
-                    facts[key] = self.text(value)
+                if not value.isalnum() or len(value) >= self._shortest:  # else no secret fits in, and it forges nothing
+                    facts[key] = self._recent(value) if len(value) < 100 else self.text(value)
             elif value is not None and kind is not float:
                 facts[key] = self.value(value)
         return facts
@@ -199,9 +199,6 @@ class Clean:
         return self.text(str(value))
 
     def text(self, text: str) -> str:
-        return self._recent(text) if len(text) < 100 else self._text(text)
-
-    def _text(self, text: str) -> str:
         text = self._secret.sub(lambda found: (found[1] or "") + "***", text)
         if not text.isprintable():
             text = FORGERY.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

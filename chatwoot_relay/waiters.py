@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import attrs
+
 from .models import Outcome
 
-Waiting = dict[str, list["Waiter"]]
 
-
+@attrs.define(eq=False)
 class Waiter:
     """A request that waits for its delivery's outcome; None means: not in time."""
 
-    def __init__(self, waiting: Waiting, id: str, deadline: float) -> None:
-        self.future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        self.deadline = deadline
-        self._waiting = waiting
-        self._id = id
+    _waiting: dict[str, list[Waiter]]
+    _id: str
+    deadline: float
+    future: asyncio.Future[Outcome | None] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
 
     def __enter__(self) -> asyncio.Future[Outcome | None]:
         self._waiting.setdefault(self._id, []).append(self)
@@ -35,7 +35,7 @@ class Waiters:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._waiting: Waiting = {}
+        self._waiting: dict[str, list[Waiter]] = {}
 
     def __contains__(self, id: str) -> bool:
         return id in self._waiting
