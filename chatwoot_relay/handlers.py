@@ -11,9 +11,9 @@ from http import HTTPStatus
 from typing import Any
 
 import attrs
+import msgspec
 import structlog
 from aiohttp import hdrs, web
-from msgspec.json import encode
 from structlog.typing import FilteringBoundLogger
 
 from . import chatwoot, notices, routing
@@ -75,7 +75,8 @@ RELAY = web.AppKey("RELAY", Relay)
 
 def reply(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer."""
-    return web.Response(status=status, body=encode(body), content_type="application/json", headers=headers)
+    line = msgspec.json.format(msgspec.json.encode(body), indent=0)  # for who reads it, or greps
+    return web.Response(status=status, body=line, content_type="application/json", headers=headers)
 
 
 def problem(status: int, detail: str, **members: Any) -> web.Response:
