@@ -31,6 +31,7 @@ from .signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Verd
 
 MAX_ALERT = 1024 * 1024
 MAX_BODY = 10 * 1024 * 1024
+TOO_LARGE = "The body is larger than 10 MiB."
 MAX_IN_FLIGHT = 32 * 1024 * 1024
 SMALL_BODY = 64 * 1024  # is read however much is in flight, so that a few large ones shut nobody out
 MAX_DEPTH = 500  # arrays and objects in each other: below what any reader or writer of JSON here would choke on
@@ -51,7 +52,7 @@ _HINTS = {
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """A body that was read, and what its sender proved. Its bytes are parsed only through :meth:`Door.document`."""
+    """A body that was read, and what its sender proved. Its bytes are read only through :func:`parse`."""
 
     body: bytes = attrs.field(repr=False)
     token: bool  # presented RELAY_TOKEN
@@ -114,13 +115,13 @@ class Door:
             if content.is_eof() and content.total_bytes <= SMALL_BODY:  # it is here, and needs no timer and no budget
                 return content.read_nowait()
             if (request.content_length or 0) > MAX_BODY:
-                raise _too_large()
+                raise Refused(413, TOO_LARGE, close=True)
             async with asyncio.timeout(self.body_timeout):
                 while chunk := await content.readany():
                     size += len(chunk)
                     self._in_flight += len(chunk)
                     if size > MAX_BODY:
-                        raise _too_large()
+                        raise Refused(413, TOO_LARGE, close=True)
                     if self._in_flight > MAX_IN_FLIGHT and size > SMALL_BODY:
                         raise OutboxUnavailable("too many large bodies at once")
                     chunks.append(chunk)
@@ -203,16 +204,6 @@ class Door:
             raise Refused(429, f"More than {limit} alerts in {seconds} s from one client.", headers=headers)
         return headers
 
-    # --- what it says ---
-
-    def document(self, entry: Entry) -> Any:
-        """The JSON value of a body. Raises Refused 400."""
-        return parse(entry.body)
-
-
-def _too_large() -> Refused:
-    return Refused(413, "The body is larger than 10 MiB.", close=True)
-
 
 def _parse_address(text: str) -> Any:
     try:
@@ -229,8 +220,14 @@ def _address(hop: str) -> str | None:
     return None if known is None else str(known)
 
 
+# --- what it says ---
+
+
 def parse(body: bytes) -> Any:
-    """Any JSON that RFC 8259 allows: lone surrogates and numbers of any size too; the last of duplicate keys counts."""
+    """Any JSON that RFC 8259 allows: lone surrogates and numbers of any size too; the last of duplicate keys counts.
+
+    Raises Refused 400.
+    """
     if len(body) > MAX_ALERT and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise Refused(400, "The body has too many values.")
     try:

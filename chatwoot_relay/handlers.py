@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from . import chatwoot, notices, routing
 from .clock import Clock
-from .door import MAX_ALERT, Door, Entry, read_alert
+from .door import MAX_ALERT, Door, Entry, parse, read_alert
 from .errors import OutboxUnavailable, Refused
 from .events import Decision, Event, Memory
 from .markup import short_line
@@ -175,7 +175,7 @@ async def receive_alert(request: web.Request) -> web.Response:
     if entry.signature is not Verdict.VALID:
         relay.door.demand_token(entry.token)
     try:
-        document, refused = relay.door.document(entry), None
+        document, refused = parse(entry.body), None
     except Refused as error:
         document, refused = None, error
     if isinstance(document, dict) and "event" in document and "severity" not in document:
@@ -262,7 +262,7 @@ async def receive_webhook(request: web.Request) -> web.Response:
     except OutboxUnavailable as unavailable:
         raise _come_again(unavailable) from None
     relay.door.demand_any(entry)
-    event, transport = _event(relay, entry, relay.door.document(entry)), entry.transport
+    event, transport = _event(relay, entry, parse(entry.body)), entry.transport
     del entry  # may be large: not kept while Telegram is waited for
     return await _deliver_event(relay, event, transport)
 

@@ -17,7 +17,7 @@ class Waiter:
     _waiting: dict[str, list[Waiter]]
     _id: str
     deadline: float
-    future: asyncio.Future[Outcome | None] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
+    future: asyncio.Future[Outcome | None] = attrs.field(factory=asyncio.Future)
 
     def __enter__(self) -> asyncio.Future[Outcome | None]:
         self._waiting.setdefault(self._id, []).append(self)
