@@ -39,6 +39,7 @@ TEAM = "team"  # the one destination there is; deliveries name it, settings say 
 RETRY_AFTER = "3"
 KEY_LIMIT = 255
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SAID = {404: "There is nothing here.", 405: "This address does not take that method.", 413: "The body is too large."}
 TEST_PATIENCE = 3.0  # seconds at least, for a test tells the truth
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -56,10 +57,6 @@ class Relay:
     log: FilteringBoundLogger = attrs.field(factory=lambda: structlog.get_logger().bind())  # to bind each time is dear
     stopping: bool = False  # answer what is in flight, accept no more
     draining: bool = False  # tell clients to go elsewhere
-
-    def refusal(self) -> str | None:
-        """Why nothing can be accepted now, or None."""
-        return "the relay is stopping" if self.stopping else self.outbox.refusal()
 
     def demand_open(self) -> None:
         """Raises OutboxUnavailable once it is stopping."""
@@ -112,25 +109,14 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     detail: str | None = None
     try:
         response = await handler(request)
-    except Refused as refused:
+    except Exception as error:
+        refused = _refused(error, request_id)
         detail = refused.detail
-        members = {"errors": [attrs.asdict(error) for error in refused.errors]} if refused.errors else {}
-        response = problem(refused.status, refused.detail, **members)
+        members = {"errors": [attrs.asdict(each) for each in refused.errors]} if refused.errors else {}
+        response = problem(refused.status, detail, **members)
         response.headers.update(refused.headers)
         if refused.close:
             response.force_close()
-    except OutboxUnavailable as unavailable:
-        detail = f"Nothing was accepted: {unavailable}."
-        response = problem(503, detail)
-        response.headers[hdrs.RETRY_AFTER] = RETRY_AFTER
-    except web.HTTPException as error:
-        detail = _detail(error)
-        response = problem(error.status, detail)
-        if hdrs.ALLOW in error.headers:
-            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
-    except Exception:
-        log.exception("request.crashed", request=request_id)
-        response = problem(500, f"Something went wrong on our side; the log has more under {request_id}.")
     _sign(response, request_id)
     if relay.draining:
         response.force_close()
@@ -153,16 +139,19 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
-def _detail(error: web.HTTPException) -> str:
-    match error.status:
-        case 404:
-            return "There is nothing here."
-        case 405:
-            return "This address does not take that method."
-        case 413:
-            return "The body is too large."
+def _refused(error: Exception, request_id: str) -> Refused:
+    """What is told of whatever a handler raised."""
+    match error:
+        case Refused():
+            return error
+        case OutboxUnavailable():
+            return Refused(503, f"Nothing was accepted: {error}.", headers={"Retry-After": RETRY_AFTER})
+        case web.HTTPException():
+            allow = {name: value for name, value in error.headers.items() if name == "Allow"}
+            return Refused(error.status, SAID.get(error.status, f"{error.reason}."), headers=allow)
         case _:
-            return f"{error.reason}."
+            log.exception("request.crashed", request=request_id)
+            return Refused(500, f"Something went wrong on our side; the log has more under {request_id}.")
 
 
 # --- routes ---
@@ -394,7 +383,7 @@ async def tell_health(request: web.Request) -> web.Response:
 
 def standing(relay: Relay) -> tuple[str, str | None]:
     """healthy, degraded or failing; and why."""
-    refusal = relay.refusal()
+    refusal = "the relay is stopping" if relay.stopping else relay.outbox.refusal()
     if refusal is not None:
         return "failing", refusal
     trouble = relay.sender.trouble()
