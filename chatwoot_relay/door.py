@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import json
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import attrs
 import msgspec
@@ -30,6 +31,7 @@ from .signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Verd
 
 MAX_ALERT = 1024 * 1024
 MAX_BODY = 10 * 1024 * 1024
+TOO_LARGE = "The body is larger than 10 MiB."
 MAX_IN_FLIGHT = 32 * 1024 * 1024
 SMALL_BODY = 64 * 1024  # is read however much is in flight, so that a few large ones shut nobody out
 MAX_DEPTH = 500  # arrays and objects in each other: below what any reader or writer of JSON here would choke on
@@ -50,7 +52,7 @@ _HINTS = {
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """A body that was read, and what its sender proved. Its bytes are parsed only through :meth:`Door.document`."""
+    """A body that was read, and what its sender proved. Its bytes are read only through :func:`parse`."""
 
     body: bytes = attrs.field(repr=False)
     token: bool  # presented RELAY_TOKEN
@@ -69,6 +71,7 @@ class Door:
         self._clock = clock
         self._in_flight = 0
         self._clients: OrderedDict[str, Window] = OrderedDict()
+        self._origin = functools.lru_cache(maxsize=256)(self._find_origin)
         self._skewed_at = float("-inf")
         self.body_timeout = BODY_TIMEOUT
         self.refusals: dict[str, int] = {}  # signatures refused, by what was wrong with them
@@ -82,40 +85,43 @@ class Door:
 
     async def read(self, request: web.Request) -> Entry:
         """The body and its credentials, within size and time. Raises Refused 408, 413, 415, OutboxUnavailable."""
-        body = await self._read_body(request)
-        kind = request.headers.get(hdrs.CONTENT_TYPE)
-        if kind is not None and not _JSON.fullmatch(kind.partition(";")[0].strip()):
+        body, headers = await self._read_body(request), request.headers
+        kind = headers.get(hdrs.CONTENT_TYPE, "application/json")
+        if kind != "application/json" and not _JSON.fullmatch(kind.partition(";")[0].strip()):
             raise Refused(415, "Send JSON: Content-Type: application/json.")
-        if hdrs.CONTENT_ENCODING in request.headers:
+        if hdrs.CONTENT_ENCODING in headers:
             raise Refused(415, "Send the body as it is, without Content-Encoding.")
-        headers, now = request.headers, self._clock.wall()
-        signatures, timestamps = headers.getall(SIGNATURE_HEADER, []), headers.getall(TIMESTAMP_HEADER, [])
+        transport = [delivery_key(value) for value in headers.getall(DELIVERY_HEADER, [])[:1] if value]
         verdict = Verdict.MISSING
+        if signatures := headers.getall(SIGNATURE_HEADER, []):
+            verdict = self._verify(signatures, timestamps := headers.getall(TIMESTAMP_HEADER, []), body)
+            if verdict is Verdict.VALID:
+                transport.append(signed_key(str(timestamps[0]), body))
+        return Entry(body=body, token=self.has_token(request), signature=verdict, transport=tuple(transport))
+
+    def _verify(self, signatures: Sequence[str], timestamps: Sequence[str], body: bytes) -> Verdict:
+        now, verdict = self._clock.wall(), Verdict.MISSING
         if self._secrets:
             verdict = verify(secrets=self._secrets, signatures=signatures, timestamps=timestamps, body=body, now=now)
-        if verdict is not Verdict.VALID and signatures:
+        if verdict is not Verdict.VALID:
             self.refusals[verdict] = self.refusals.get(verdict, 0) + 1
         if verdict is Verdict.STALE:
             self._skewed_at = self._clock.monotonic()
-        transport = [delivery_key(value) for value in headers.getall(DELIVERY_HEADER, [])[:1] if value]
-        if verdict is Verdict.VALID:
-            transport.append(signed_key(str(timestamps[0]), body))
-        return Entry(body=body, token=self.has_token(request), signature=verdict, transport=tuple(transport))
+        return verdict
 
     async def _read_body(self, request: web.Request) -> bytes:
-        too_large = Refused(413, "The body is larger than 10 MiB.", close=True)
-        if (request.content_length or 0) > MAX_BODY:
-            raise too_large
-        chunks: list[bytes] = []
-        size = 0
+        content, chunks, size = request.content, list[bytes](), 0
         try:
-            limit = None if request.content.is_eof() else self.body_timeout  # it is here: no timer is needed
-            async with asyncio.timeout(limit):
-                while chunk := await request.content.readany():
+            if content.is_eof() and content.total_bytes <= SMALL_BODY:  # it is here, and needs no timer and no budget
+                return content.read_nowait()
+            if (request.content_length or 0) > MAX_BODY:
+                raise Refused(413, TOO_LARGE, close=True)
+            async with asyncio.timeout(self.body_timeout):
+                while chunk := await content.readany():
                     size += len(chunk)
                     self._in_flight += len(chunk)
                     if size > MAX_BODY:
-                        raise too_large
+                        raise Refused(413, TOO_LARGE, close=True)
                     if self._in_flight > MAX_IN_FLIGHT and size > SMALL_BODY:
                         raise OutboxUnavailable("too many large bodies at once")
                     chunks.append(chunk)
@@ -155,8 +161,10 @@ class Door:
 
     def client(self, request: web.Request) -> str:
         """The client's address: the peer's, or what the trusted proxies in front of it say."""
-        address = request.remote or ""
-        hops = [hop.strip() for value in request.headers.getall("X-Forwarded-For", ()) for hop in value.split(",")]
+        return self._origin(request.remote or "", *request.headers.getall("X-Forwarded-For", ()))
+
+    def _find_origin(self, address: str, *forwarded: str) -> str:
+        hops = [hop.strip() for value in forwarded for hop in value.split(",")]
         while hops and self._trusted(address):
             hop = _address(hops.pop())
             if hop is None:
@@ -196,12 +204,6 @@ class Door:
             raise Refused(429, f"More than {limit} alerts in {seconds} s from one client.", headers=headers)
         return headers
 
-    # --- what it says ---
-
-    def document(self, entry: Entry) -> Any:
-        """The JSON value of a body. Raises Refused 400."""
-        return parse(entry.body)
-
 
 def _parse_address(text: str) -> Any:
     try:
@@ -218,8 +220,14 @@ def _address(hop: str) -> str | None:
     return None if known is None else str(known)
 
 
+# --- what it says ---
+
+
 def parse(body: bytes) -> Any:
-    """Any JSON that RFC 8259 allows: lone surrogates and numbers of any size too; the last of duplicate keys counts."""
+    """Any JSON that RFC 8259 allows: lone surrogates and numbers of any size too; the last of duplicate keys counts.
+
+    Raises Refused 400.
+    """
     if len(body) > MAX_ALERT and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise Refused(400, "The body has too many values.")
     try:
@@ -230,7 +238,7 @@ def parse(body: bytes) -> Any:
         raise Refused(400, "The body is not UTF-8.") from None
     except ValueError:
         raise Refused(400, "The body is empty." if not body.strip() else "The body is not JSON.") from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(value):
+    if len(body) > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(value):
         raise Refused(400, "The body is nested too deeply.")
     return value
 
@@ -279,15 +287,15 @@ def _leaf(kind: Any) -> Callable[[Any, Any], Any]:
     """Check a member against its annotation, the very one that the OpenAPI document shows."""
 
     must_show = bool(kind.__metadata__[0].pattern)
-    is_text = kind.__origin__ in (str, str | None)
+    taken = tuple(get_origin(one) or one for one in get_args(kind.__origin__) or (kind.__origin__,))
 
     def structure(value: Any, _: Any) -> Any:
         if isinstance(value, str):
             value = sane(value)
-            if must_show and is_blank(value):
+            if must_show and not value[:1].isalnum() and is_blank(value):
                 raise ValueError("must not be blank")  # nor of what is not seen
-            if is_text:  # and a pattern asks for no more than something to see
-                return value
+        if isinstance(value, taken):  # and a pattern asks for no more than something to see
+            return value
         try:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
@@ -307,20 +315,18 @@ def _number(value: Any, _: Any = None) -> int:
     return value
 
 
-def _make_converter() -> Converter:
+def _make_hook() -> Callable[[Any, Any], Alert]:
     converter = Converter(detailed_validation=True)
     converter.register_structure_hook_factory(
         lambda kind: any(isinstance(arg, msgspec.Meta) for arg in getattr(kind, "__metadata__", ())),
         _leaf,
     )
-    hook = make_dict_structure_fn(
+    return make_dict_structure_fn(
         Alert, converter, left_out=override(omit=True), conversation_id=override(struct_hook=_number)
     )
-    converter.register_structure_hook(Alert, hook)
-    return converter
 
 
-_converter = _make_converter()
+_structure = _make_hook()
 
 
 def read_alert(document: Any) -> Alert:
@@ -328,7 +334,7 @@ def read_alert(document: Any) -> Alert:
     if not isinstance(document, dict):
         raise Refused(422, "The body is no JSON object.", errors=(Complaint("$", "expected an object"),))
     try:
-        return _converter.structure(document, Alert)
+        return _structure(document, Alert)
     except ClassValidationError as invalid:
         complaints = tuple(
             Complaint(f"$.{note.name}", "is required" if isinstance(error, KeyError) else str(error))

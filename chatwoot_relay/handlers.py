@@ -11,12 +11,14 @@ from http import HTTPStatus
 from typing import Any
 
 import attrs
+import msgspec
 import structlog
 from aiohttp import hdrs, web
+from structlog.typing import FilteringBoundLogger
 
 from . import chatwoot, notices, routing
 from .clock import Clock
-from .door import MAX_ALERT, Door, Entry, read_alert
+from .door import MAX_ALERT, Door, Entry, parse, read_alert
 from .errors import OutboxUnavailable, Refused
 from .events import Decision, Event, Memory
 from .markup import short_line
@@ -37,6 +39,8 @@ TEAM = "team"  # the one destination there is; deliveries name it, settings say 
 RETRY_AFTER = "3"
 KEY_LIMIT = 255
 FEW = 40  # more than the limits let through in any reply timeout
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SAID = {404: "There is nothing here.", 405: "This address does not take that method.", 413: "The body is too large."}
 TEST_PATIENCE = 3.0  # seconds at least, for a test tells the truth
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -51,12 +55,9 @@ class Relay:
     outbox: Outbox
     sender: Sender
     metrics: Metrics
+    log: FilteringBoundLogger = attrs.field(factory=lambda: structlog.get_logger().bind())  # to bind each time is dear
     stopping: bool = False  # answer what is in flight, accept no more
     draining: bool = False  # tell clients to go elsewhere
-
-    def refusal(self) -> str | None:
-        """Why nothing can be accepted now, or None."""
-        return "the relay is stopping" if self.stopping else self.outbox.refusal()
 
     def demand_open(self) -> None:
         """Raises OutboxUnavailable once it is stopping."""
@@ -72,8 +73,8 @@ RELAY = web.AppKey("RELAY", Relay)
 
 def reply(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer."""
-    text = json.dumps(body, ensure_ascii=False)
-    return web.Response(status=status, body=text.encode(), content_type="application/json", headers=headers)
+    line = msgspec.json.format(msgspec.json.encode(body), indent=0)  # for who reads it, or greps
+    return web.Response(status=status, body=line, content_type="application/json", headers=headers)
 
 
 def problem(status: int, detail: str, **members: Any) -> web.Response:
@@ -105,29 +106,18 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     relay = request.app[RELAY]
     started = relay.clock.monotonic()
     given = request.headers.get("X-Request-ID", "")
-    request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else new_id()
+    request_id = given if REQUEST_ID.fullmatch(given) else new_id()
     detail: str | None = None
     try:
         response = await handler(request)
-    except Refused as refused:
+    except Exception as error:
+        refused = _refused(error, request_id)
         detail = refused.detail
-        members = {"errors": [attrs.asdict(error) for error in refused.errors]} if refused.errors else {}
-        response = problem(refused.status, refused.detail, **members)
+        members = {"errors": [attrs.asdict(each) for each in refused.errors]} if refused.errors else {}
+        response = problem(refused.status, detail, **members)
         response.headers.update(refused.headers)
         if refused.close:
             response.force_close()
-    except OutboxUnavailable as unavailable:
-        detail = f"Nothing was accepted: {unavailable}."
-        response = problem(503, detail)
-        response.headers[hdrs.RETRY_AFTER] = RETRY_AFTER
-    except web.HTTPException as error:
-        detail = _detail(error)
-        response = problem(error.status, detail)
-        if hdrs.ALLOW in error.headers:
-            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
-    except Exception:
-        log.exception("request.crashed", request=request_id)
-        response = problem(500, f"Something went wrong on our side; the log has more under {request_id}.")
     _sign(response, request_id)
     if relay.draining:
         response.force_close()
@@ -136,7 +126,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     took = relay.clock.monotonic() - started
     relay.metrics.request(route=route, status=response.status, seconds=took)
     quiet = request.method in ("GET", "HEAD") and response.status < 400
-    (log.debug if quiet else log.info)(
+    (relay.log.debug if quiet else relay.log.info)(
         "request.handled",
         request=request_id,
         method=request.method if request.method.isalpha() else "?",
@@ -150,16 +140,19 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
-def _detail(error: web.HTTPException) -> str:
-    match error.status:
-        case 404:
-            return "There is nothing here."
-        case 405:
-            return "This address does not take that method."
-        case 413:
-            return "The body is too large."
+def _refused(error: Exception, request_id: str) -> Refused:
+    """What is told of whatever a handler raised."""
+    match error:
+        case Refused():
+            return error
+        case OutboxUnavailable():
+            return Refused(503, f"Nothing was accepted: {error}.", headers={"Retry-After": RETRY_AFTER})
+        case web.HTTPException():
+            allow = {name: value for name, value in error.headers.items() if name == "Allow"}
+            return Refused(error.status, SAID.get(error.status, f"{error.reason}."), headers=allow)
         case _:
-            return f"{error.reason}."
+            log.exception("request.crashed", request=request_id)
+            return Refused(500, f"Something went wrong on our side; the log has more under {request_id}.")
 
 
 # --- routes ---
@@ -172,7 +165,7 @@ async def receive_alert(request: web.Request) -> web.Response:
     if entry.signature is not Verdict.VALID:
         relay.door.demand_token(entry.token)
     try:
-        document, refused = relay.door.document(entry), None
+        document, refused = parse(entry.body), None
     except Refused as error:
         document, refused = None, error
     if isinstance(document, dict) and "event" in document and "severity" not in document:
@@ -264,7 +257,7 @@ async def receive_webhook(request: web.Request) -> web.Response:
     except OutboxUnavailable as unavailable:
         raise _come_again(unavailable) from None
     relay.door.demand_any(entry)
-    event, transport = _event(relay, entry, relay.door.document(entry)), entry.transport
+    event, transport = _event(relay, entry, parse(entry.body)), entry.transport
     del entry  # may be large: not kept while Telegram is waited for
     return await _deliver_event(relay, event, transport)
 
@@ -392,7 +385,7 @@ async def tell_health(request: web.Request) -> web.Response:
 
 def standing(relay: Relay) -> tuple[str, str | None]:
     """healthy, degraded or failing; and why."""
-    refusal = relay.refusal()
+    refusal = "the relay is stopping" if relay.stopping else relay.outbox.refusal()
     if refusal is not None:
         return "failing", refusal
     trouble = relay.sender.trouble()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -15,14 +14,6 @@ KEEPALIVE = 75.0
 LINGER = 5.0  # seconds in which the rest of a refused body is thrown away, so that its sender can read why
 MAX_CONNECTIONS = 200
 
-_FULL = (
-    b'{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"too many connections",'
-    b'"success":false,"message":"too many connections"}'
-)
-FULL = (
-    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 3\r\n"
-    "X-Request-ID: {id}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
-)
 Problem = Callable[[int, str], web.Response]
 
 
@@ -107,8 +98,10 @@ class Server(web.Server):
         if len(others) >= self._max_connections:
             spare = next((c for c in others if c.idle), None) or next((c for c in others if c.receiving), None)
             if spare is None:
-                head = FULL.format(id=secrets.token_hex(8), length=len(_FULL))
-                transport.write(head.encode("ascii") + _FULL)
+                full = self._kwargs["problem"](503, "too many connections")
+                headers = {**full.headers, "Retry-After": 3, "Connection": "close", "Content-Length": len(full.body)}
+                lines = ["HTTP/1.1 503 Service Unavailable", *(f"{name}: {value}" for name, value in headers.items())]
+                transport.write("\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + full.body)
             (spare or handler).force_close()
 
 

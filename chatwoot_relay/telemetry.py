@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import functools
 import logging
 import os
 import re
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -62,7 +62,7 @@ def set_up_logs(
     structlog.configure(
         processors=[Clean(secrets, detailed=level == "debug"), *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, Forgiving(file))),
+        logger_factory=Forgiving(file),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(
@@ -84,8 +84,14 @@ def is_journal(file: BinaryIO, journal_stream: str) -> bool:
 
 def to_json(logger: WrappedLogger, method: str, facts: EventDict) -> bytes:
     """A JSON object, first what every line has: when, how bad, what happened."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return encode({"time": now, "level": method, "event": facts.pop("event"), **facts})
+    now = time.time()
+    stamp = f"{_second(int(now))}.{int(now % 1 * 1000):03}Z"
+    return encode({"time": stamp, "level": method, "event": facts.pop("event"), **facts})
+
+
+@functools.lru_cache(maxsize=1)
+def _second(now: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
 
 
 def to_journal(logger: WrappedLogger, method: str, facts: EventDict) -> bytes:
@@ -100,7 +106,7 @@ def process_crashed(kind: type[BaseException], error: BaseException | None, trac
 
 
 class Forgiving:
-    """A stream whose reader may go away: a log line that nobody can read must not stop an alert.
+    """structlog's logger, onto a stream whose reader may go away: a line that nobody can read must not stop an alert.
 
     Where a loop runs, the lines of a moment are written together: a call of the system for each is dear.
     """
@@ -109,16 +115,20 @@ class Forgiving:
         self._file = file
         self._due: asyncio.TimerHandle | None = None
 
-    def write(self, line: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
-            self._file.write(line)
+    def __call__(self, *_: object) -> Forgiving:
+        return self
 
-    def flush(self) -> None:
+    def write(self, line: bytes) -> None:
         try:
+            self._file.write(line + b"\n")
             loop = asyncio.get_running_loop()
             self._due = self._due or loop.call_later(FLUSH_AFTER, self._flush)
         except RuntimeError:  # no loop here
             self._flush()
+        except (OSError, ValueError):  # ValueError: closed
+            pass
+
+    debug = info = warning = error = critical = write
 
     def _flush(self) -> None:
         self._due = None
@@ -144,16 +154,19 @@ class Clean:
     def __init__(self, secrets: Iterable[str], *, detailed: bool) -> None:
         self._detailed = detailed
         known = {form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in (secret, quote(secret, ""))}
+        self._shortest = min([LONGEST_TEXT, *map(len, known)])
         self._secret = re.compile("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), SHAPES]))
-        self._recent = functools.lru_cache(maxsize=512)(self._text)  # most values come again and again
+        self._recent = functools.lru_cache(maxsize=512)(self.text)  # most values come again and again
 
     def __call__(self, logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
         if "exc_info" in facts:
             facts.update(self.fault(facts.pop("exc_info")))
         for key, value in facts.items():
-            if type(value) is str:
-                facts[key] = self.text(value)
-            elif value is not None and type(value) is not float:
+            kind = type(value)
+            if kind is str:
+                if not value.isalnum() or len(value) >= self._shortest:  # else no secret fits in, and it forges nothing
+                    facts[key] = self._recent(value) if len(value) < 100 else self.text(value)
+            elif value is not None and kind is not float:
                 facts[key] = self.value(value)
         return facts
 
@@ -186,9 +199,6 @@ class Clean:
         return self.text(str(value))
 
     def text(self, text: str) -> str:
-        return self._recent(text) if len(text) < 100 else self._text(text)
-
-    def _text(self, text: str) -> str:
         text = self._secret.sub(lambda found: (found[1] or "") + "***", text)
         if not text.isprintable():
             text = FORGERY.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

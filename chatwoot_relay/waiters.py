@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attrs
 
@@ -15,8 +14,20 @@ from .models import Outcome
 class Waiter:
     """A request that waits for its delivery's outcome; None means: not in time."""
 
-    future: asyncio.Future[Outcome | None]
+    _waiting: dict[str, list[Waiter]]
+    _id: str
     deadline: float
+    future: asyncio.Future[Outcome | None] = attrs.field(factory=asyncio.Future)
+
+    def __enter__(self) -> asyncio.Future[Outcome | None]:
+        self._waiting.setdefault(self._id, []).append(self)
+        return self.future
+
+    def __exit__(self, *_: object) -> None:
+        waiters = self._waiting[self._id]
+        waiters.remove(self)
+        if not waiters:
+            del self._waiting[self._id]
 
 
 class Waiters:
@@ -29,20 +40,9 @@ class Waiters:
     def __contains__(self, id: str) -> bool:
         return id in self._waiting
 
-    @contextlib.contextmanager
-    def watch(self, id: str, *, patience: float) -> Iterator[asyncio.Future[Outcome | None]]:
-        """The outcome of that delivery if it comes within *patience* seconds, else None."""
-        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(future, self._now() + patience)
-        self._waiting.setdefault(id, []).append(waiter)
-        try:
-            yield future
-        finally:
-            waiters = self._waiting.get(id)
-            if waiters is not None:
-                waiters.remove(waiter)
-                if not waiters:
-                    del self._waiting[id]
+    def watch(self, id: str, *, patience: float) -> Waiter:
+        """For ``with``: the outcome of that delivery if it comes within *patience* seconds, else None."""
+        return Waiter(self._waiting, id, self._now() + patience)
 
     async def wait(self, future: asyncio.Future[Outcome | None], seconds: float) -> Outcome | None:
         """What a watched future becomes within so many seconds, else None."""

@@ -158,6 +158,14 @@ def test_a_short_secret_does_not_garble_the_lines() -> None:
     assert lines(stream)[0]["word"] == "abcdef"
 
 
+def test_a_secret_that_looks_like_an_id_is_masked() -> None:
+    """Ids are let through unread, which is right only of what is shorter than every secret."""
+    stream = io.BytesIO()
+    telemetry.set_up_logs(level="info", form="json", secrets=["0123456789abcdef"], stream=stream, environ={})
+    structlog.get_logger().info("a.b", near="0123456789abcde", same="0123456789abcdef", within="x0123456789abcdefx")
+    assert list(lines(stream)[0].values())[3:] == ["0123456789abcde", "***", "x***x"]
+
+
 HOSTILE = 'x\n{"event":"forged"}\r\x1b[31m\x00\x7f\x85\x9b1m\u2028\u2029\u202e\u2066\ud800y'
 
 
