@@ -39,6 +39,7 @@ from .writer import FREE_DISK
 SIGNS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 SKEW_REFUSED, SKEW_TOLD = 300.0, 30.0  # seconds
 PATIENCE = 5.0  # seconds for the running service
+SHORT = 16  # characters of a token
 SIGNATURES = (  # why the running service refused one, which mistake that looks like, and what to do
     ("malformed", "its headers are not Chatwoot's", "let the proxy pass X-Chatwoot-Signature and -Timestamp unchanged"),
     ("stale", "its time was over 5 minutes off", "compare `date -u` here and on Chatwoot's machine; turn NTP on"),
@@ -73,6 +74,9 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
         yield warn("access", f"{what} ({where})", todo)
     if not opened:
         yield ok("access", "nobody posts without a secret")
+    if settings.relay_token and len(settings.relay_token.reveal()) < SHORT:
+        what = f"RELAY_TOKEN has fewer than {SHORT} characters: it can be guessed"
+        yield warn("access", what, "set a new one, here and at all who post: openssl rand -hex 32")
 
 
 def check_links(settings: Settings) -> Finding:

@@ -17,7 +17,7 @@ from aiohttp import web
 from . import __version__, handlers
 from .chatwoot import KNOWN_EVENTS
 from .clock import Clock
-from .control import serve_control
+from .control import open_outbox, serve_control
 from .door import Door
 from .errors import ConfigurationError, RelayError, Taken
 from .handlers import RELAY, TEAM, Relay, problem, standing
@@ -33,7 +33,6 @@ from .render import Links
 from .sender import Destination, Sender
 from .settings import EXPOSED, Settings, open_routes, unknown_events
 from .telegram import Telegram, open_session
-from .writer import Outbox
 
 log = structlog.get_logger()
 
@@ -63,8 +62,7 @@ def build(
 
     async def parts(app: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            outbox = Outbox(settings.relay_database, clock=clock)
-            _open(outbox)
+            outbox = open_outbox(settings.relay_database, clock=clock)
             stack.push_async_callback(outbox.close)
             session = await stack.enter_async_context(open_session())
             relay: Relay
@@ -238,18 +236,6 @@ async def _drain(relay: Relay, sites: list[web.SockSite], clock: Clock) -> None:
     await clock.sleep(DRAIN)
     relay.stopping = True
     await sending
-
-
-def _open(outbox: Outbox) -> None:
-    """Open the outbox, or say what to do about a directory that is missing, full or not ours to write."""
-    try:
-        outbox.open()
-    except OSError as error:
-        refusal = ConfigurationError if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR) else RelayError
-        todo = f"make {outbox.path.parent} a directory that we may write to, or set RELAY_DATABASE"
-        if error.errno == errno.EISDIR:
-            todo = "set RELAY_DATABASE to a file"
-        raise refusal(f"the outbox cannot be opened at {outbox.path}: {error.strerror}; {todo}") from None
 
 
 def _is_public(sock: socket.socket) -> bool:
