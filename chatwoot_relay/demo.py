@@ -22,10 +22,9 @@ from aiohttp import ClientSession, web
 from . import server
 from .clock import Clock
 from .faketelegram import TOKEN, FakeTelegram
-from .kinds import is_loopback
 from .openapi import ALERT
 from .pages import seal
-from .settings import Settings, load
+from .settings import Settings, is_loopback, load
 from .telemetry import set_up_logs
 
 PASSED = ("RELAY_HOST", "RELAY_PORT")

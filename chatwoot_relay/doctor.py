@@ -29,10 +29,9 @@ from .chatwoot import KNOWN_EVENTS
 from .clock import Clock
 from .control import ask
 from .errors import ConfigurationError, RelayError
-from .kinds import is_loopback
 from .markup import Html
 from .schema import APPLICATION_ID, SCHEMA_VERSION
-from .settings import Settings
+from .settings import Settings, is_loopback
 from .telegram import GENERAL_TOPIC, message
 from .writer import FREE_DISK
 

@@ -23,7 +23,6 @@ from .errors import ConfigurationError, RelayError, Taken
 from .handlers import RELAY, TEAM, Relay, problem, standing
 from .holds import BOT
 from .housekeeping import keep
-from .kinds import is_loopback
 from .metrics import Metrics, Standing
 from .notify import inherited_sockets, notify, watchdog_interval
 from .openapi import ROUTES
@@ -31,7 +30,7 @@ from .pacing import Pace
 from .protocol import Runner
 from .render import Links
 from .sender import Destination, Sender
-from .settings import EXPOSED, Settings, open_routes, unknown_events
+from .settings import EXPOSED, Settings, is_loopback, open_routes, unknown_events
 from .telegram import Telegram, open_session
 
 log = structlog.get_logger()

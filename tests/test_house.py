@@ -119,7 +119,6 @@ PURE = [
     "routing",
     "pacing",
     "signature",
-    "kinds",
     "chatwoot",
 ]
 
