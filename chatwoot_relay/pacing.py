@@ -83,7 +83,7 @@ class Pace:
         if not self._enabled:
             return []
         if chat_id not in self._chats:
-            group = chat_id.startswith(("-", "@"))  # people's own ids are positive
-            own = [Bucket(CHAT_BURST, CHAT_INTERVAL), *([Window(*GROUP_WINDOW)] if group else [])]
-            self._chats[chat_id] = [self._bot, *own]
+            self._chats[chat_id] = [self._bot, Bucket(CHAT_BURST, CHAT_INTERVAL)]
+            if chat_id.startswith(("-", "@")):  # a group or a channel: people's own ids are positive
+                self._chats[chat_id].append(Window(*GROUP_WINDOW))
         return self._chats[chat_id]
