@@ -24,7 +24,7 @@ from .clock import Clock
 from .faketelegram import TOKEN, FakeTelegram
 from .openapi import ALERT
 from .pages import seal
-from .settings import Settings, is_loopback, load
+from .settings import is_loopback, load
 from .telemetry import set_up_logs
 
 PASSED = ("RELAY_HOST", "RELAY_PORT")
@@ -41,41 +41,37 @@ ANNA = {"id": 11, "name": "Anna Petrova", "email": "anna@acme.example", "type": 
 def run_demo(environ: Mapping[str, str], *, open_browser: bool = False) -> None:
     """Run until SIGINT or SIGTERM; of *environ* only PASSED counts. Raises Taken or ConfigurationError."""
     set_up_logs(level="error", form="auto", secrets=())
-    asyncio.run(_run(environ, open_browser=open_browser))
+    asyncio.run(_run({name: environ[name] for name in PASSED if name in environ}, open_browser=open_browser))
 
 
-async def _run(environ: Mapping[str, str], *, open_browser: bool) -> None:
-    telegram = FakeTelegram()
+async def _run(passed: Mapping[str, str], *, open_browser: bool) -> None:
+    telegram, telling = FakeTelegram(), list[asyncio.Task[None]]()
     with tempfile.TemporaryDirectory(prefix="chatwoot-relay-demo-") as folder:
         async with telegram.serving() as api:
-            settings = _settings(environ, api, Path(folder))
-            app = server.build(settings)
-            add_page(app, telegram)
-            telling: list[asyncio.Task[None]] = []
+            values = {
+                "TELEGRAM_BOT_TOKEN": TOKEN,
+                "TELEGRAM_CHAT_ID": "-1001234567890",
+                "TELEGRAM_API_URL": api,
+                "CHATWOOT_URL": "https://app.chatwoot.com",
+                "CHATWOOT_ACCOUNT_ID": str(ACCOUNT["id"]),
+                "RELAY_DATABASE": f"{folder}/outbox.db",
+                "RELAY_ALLOW_ANONYMOUS": "yes",  # nothing here is worth a token, and loopback is the default
+                "RELAY_PACING": "off",  # there is nobody to be gentle to
+                **passed,
+            }
+            settings = load(values, directory=Path(folder))
 
-            def ready(addresses: list[str]) -> None:
-                base = addresses[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+            def ready(url: str) -> None:
+                base = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
                 print(_banner(base, api, public=not is_loopback(settings.relay_host)), flush=True)
                 telling.append(asyncio.create_task(_tell(base)))
                 if open_browser:
                     webbrowser.open(base)
 
+            app = server.build(settings)
+            add_page(app, telegram)
             await server.run(settings, app=app, ready=ready)
             await asyncio.gather(*telling, return_exceptions=True)
-
-
-def _settings(environ: Mapping[str, str], api: str, folder: Path) -> Settings:
-    values = {
-        "TELEGRAM_BOT_TOKEN": TOKEN,
-        "TELEGRAM_CHAT_ID": "-1001234567890",
-        "TELEGRAM_API_URL": api,
-        "CHATWOOT_URL": "https://app.chatwoot.com",
-        "CHATWOOT_ACCOUNT_ID": str(ACCOUNT["id"]),
-        "RELAY_DATABASE": str(folder / "outbox.db"),
-        "RELAY_ALLOW_ANONYMOUS": "yes",  # nothing here is worth a token, and loopback is the default
-        "RELAY_PACING": "off",  # there is nobody to be gentle to
-    }
-    return load({**values, **{name: environ[name] for name in PASSED if name in environ}}, directory=folder)
 
 
 def _banner(base: str, api: str, *, public: bool) -> str:

@@ -25,7 +25,7 @@ from relay_process import ALERTS, CHAT, HEALTH, HOME, PATIENCE, TEST, WEBHOOK, A
 
 from chatwoot_relay.errors import OutboxUnavailable
 from chatwoot_relay.handlers import RELAY
-from chatwoot_relay.server import build
+from chatwoot_relay.server import VITAL, build
 from chatwoot_relay.settings import load
 
 MARK = re.compile(r"\bmark(\d+)e\b")
@@ -181,15 +181,14 @@ async def test_a_part_that_dies_ends_the_whole(home: House, telegram: FaultyTele
     """A relay whose outbox or sender is gone must not look alive; and nobody waits for what will not come."""
     model = await home.relay(start=False)
     settings = load({**model.settings, "RELAY_DATABASE": str(tmp_path / "outbox.db")}, directory=tmp_path)
-    fatal = asyncio.get_running_loop().create_future()
-    app = build(settings, fatal=fatal)
+    app = build(settings)
     runner = web.AppRunner(app)
     await runner.setup()
     outbox = app[RELAY].outbox
     with pytest.raises(OutboxUnavailable):
         await outbox.do(lambda store: sys.exit("a bug"))
-    with pytest.raises(SystemExit):
-        await fatal
+    ended, _ = await asyncio.wait(app[VITAL], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+    assert SystemExit in [type(part.exception()) for part in ended]
     async with asyncio.timeout(PATIENCE):
         await runner.cleanup()
 
