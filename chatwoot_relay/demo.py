@@ -184,13 +184,12 @@ def add_page(app: web.Application, telegram: FakeTelegram) -> None:
         await stream.prepare(request)
         with contextlib.suppress(ConnectionError):  # the page was closed
             while not stopping.is_set():
-                seen = telegram.version
+                changed = telegram.changed
                 latest = [attrs.asdict(message) for message in list(telegram.messages)[-SHOWN:]]
                 await stream.write(f"data: {json.dumps(latest)}\n\n".encode())
-                while telegram.version == seen:
+                while not changed.is_set():
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(PULSE):
-                            await telegram.change()
+                        await asyncio.wait_for(changed.wait(), PULSE)
                     await stream.write(b": still here\n\n")
         return stream
 

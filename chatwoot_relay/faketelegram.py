@@ -80,9 +80,8 @@ class FakeTelegram:
     """A bot, and what it said in its chats. Any chat is its own."""
 
     messages: deque[Message] = attrs.field(factory=lambda: deque(maxlen=KEPT))
-    version: int = 0  # grows with every call done
+    changed: asyncio.Event = attrs.field(factory=asyncio.Event)  # set by the next call done; then there is a new one
     _last_id: int = 0
-    _changed: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
@@ -125,13 +124,12 @@ class FakeTelegram:
 
     def touch(self) -> None:
         """Have everybody who waits for a change look again."""
-        self.version += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     async def change(self) -> None:
         """Wait for the next call to be done, or a touch."""
-        await self._changed.wait()
+        await self.changed.wait()
 
     def methods(self) -> dict[str, Method]:
         """What it can be asked, by the Bot API's names."""

@@ -124,7 +124,7 @@ def describe(relay: Relay) -> str:
 def _numbers(relay: Relay) -> Standing:
     now, tally, oldest = relay.outbox.now(), relay.outbox.tally, relay.outbox.oldest
     left, act = {"chat": 0.0, "bot": 0.0}, {"chat": False, "bot": False}
-    for key, hold in relay.sender.holds.all().items():
+    for key, hold in relay.sender.holds.items():
         scope = "bot" if key == BOT else "chat"
         left[scope] = max(left[scope], 0.0 if hold.until is None else hold.until - now)
         act[scope] = act[scope] or hold.operator

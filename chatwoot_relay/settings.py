@@ -326,9 +326,7 @@ def read_file(path: Path) -> str:
 def read_credentials(folder: str) -> dict[str, Path]:
     """The files that systemd gives us."""
     try:
-        return {path.name: path for path in Path(folder).iterdir()} if folder else {}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return {path.name: path for path in Path(folder).iterdir()} if folder and Path(folder).is_dir() else {}
     except OSError as error:
         raise ValueError(f"$CREDENTIALS_DIRECTORY cannot be read ({error.strerror}): check its owner") from None
 
