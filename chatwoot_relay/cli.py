@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 
 from . import __version__, chatwoot, control, door, notices, routing
+from .clock import Clock
 from .errors import Refused, RelayError
 from .markup import text_of
 from .openapi import openapi
@@ -89,9 +93,17 @@ def doctor(send: bool, as_json: bool) -> None:
 
     Settings, token, chat, thread, rights, outbox, secrets, clock and the base of links.
     """
-    from .doctor import run_doctor
+    from .doctor import examine, report
 
-    sys.exit(run_doctor(os.environ, directory=Path.cwd(), send=send, as_json=as_json))
+    findings = asyncio.run(examine(os.environ, directory=Path.cwd(), send=send, now=Clock().wall()))
+    well = all(finding.verdict != "fail" for finding in findings)  # a warning is no failure
+    if as_json:
+        click.echo(json.dumps({"ok": well, "checks": [attrs.asdict(finding) for finding in findings]}, indent=2))
+    else:
+        width = min(100, max(40, shutil.get_terminal_size().columns))
+        fancy = "utf" in (sys.stdout.encoding or "").lower()
+        click.echo(report(findings, width=width, fancy=fancy), color=False if os.environ.get("NO_COLOR") else None)
+    sys.exit(0 if well else 1)
 
 
 @main.command()
@@ -99,9 +111,23 @@ def doctor(send: bool, as_json: bool) -> None:
 @as_json_option
 def chats(yes: bool, as_json: bool) -> None:
     """List the chats and topics that the bot has seen, ready to paste."""
-    from .chats import run_chats
+    from .chats import find, open_bot, report
 
-    sys.exit(run_chats(os.environ, directory=Path.cwd(), yes=yes, as_json=as_json))
+    settings = load(os.environ, directory=Path.cwd(), only={"telegram_bot_token", "telegram_api_url"})
+
+    def confirm(question: str) -> bool:
+        """Ask who typed the command. Where nobody can answer, it is no."""
+        with contextlib.suppress(click.Abort):
+            return yes or click.confirm(question, default=False, err=True)
+        return False
+
+    async def look() -> list[Any]:
+        async with open_bot(settings) as bot:
+            return await find(bot, confirm=confirm)
+
+    places = asyncio.run(look())
+    told = json.dumps([attrs.asdict(place) for place in places], ensure_ascii=False, indent=2)
+    click.echo(told if as_json else report(places))
 
 
 @main.group()

@@ -109,7 +109,7 @@ async def _tell(base: str) -> None:
 
 
 def story(now: float) -> list[tuple[str, dict[str, Any]]]:
-    """What is posted, in order: (route, body). The events have the shape in which Chatwoot sends them."""
+    """What is posted, in order: (route, body). The events have Chatwoot's shapes, cut to what is told."""
 
     def stamp(ago: int) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - ago))
@@ -119,11 +119,8 @@ def story(now: float) -> list[tuple[str, dict[str, Any]]]:
         return {
             "id": 1045,
             "status": status,
-            "inbox_id": 22,
             "channel": "Channel::WebWidget",
-            "messages": [],
-            "meta": {"sender": {**KARL, "type": "contact"}, "assignee": assignee, "assignee_type": kind, "team": None},
-            "priority": None,
+            "meta": {"sender": {**KARL, "type": "contact"}, "assignee": assignee, "assignee_type": kind},
             "created_at": int(now - 180),
             "updated_at": now - ago,
             "account": ACCOUNT,
@@ -131,17 +128,17 @@ def story(now: float) -> list[tuple[str, dict[str, Any]]]:
         }
 
     def said(ago: int, sender: dict[str, Any], content: str, status: str) -> dict[str, Any]:
+        ours = sender is ANNA
         return {
             "event": "message_created",
             "id": 88300 - ago,
             "content": content,
-            "message_type": "outgoing" if sender is ANNA else "incoming",
-            "private": False,
+            "message_type": "outgoing" if ours else "incoming",
             "created_at": stamp(ago),
             "sender": sender,
             "inbox": {"id": 22, "name": "Shop website"},
             "account": ACCOUNT,
-            "conversation": conversation(ago, status, ANNA if sender is ANNA else None),
+            "conversation": conversation(ago, status, ANNA if ours else None),
         }
 
     turned: dict[str, Any] = {"event": "conversation_status_changed", "changed_attributes": None}

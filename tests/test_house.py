@@ -99,7 +99,7 @@ def test_one_module_reads_the_clock() -> None:
         ("sqlite3", {"schema", "outbox", "writer", "doctor", "control", "cli"}),  # never handlers, sender or server
         ("cattrs", {"door", "schema"}),
         ("prometheus_client", {"metrics"}),
-        ("click", {"cli", "chats", "doctor"}),
+        ("click", {"cli", "doctor"}),
         ("dotenv", {"settings"}),
         ("random", {"models", "sender"}),
     ],
