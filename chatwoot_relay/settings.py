@@ -48,8 +48,6 @@ class Secret:
     def __repr__(self) -> str:
         return "***"
 
-    __str__ = __repr__
-
 
 @attrs.frozen
 class Rate:
@@ -57,17 +55,6 @@ class Rate:
 
     limit: int
     seconds: int
-
-
-def form(pattern: str, make: Callable[[str], T], complaint: str) -> Callable[[str], T]:
-    """What *make* makes of a text of that form."""
-
-    def parse(text: str) -> T:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(complaint)
-        return make(text)
-
-    return parse
 
 
 def words(meanings: dict[str, T], complaint: str = "") -> Callable[[str], T]:
@@ -81,6 +68,11 @@ def words(meanings: dict[str, T], complaint: str = "") -> Callable[[str], T]:
 
 def one_of(*known: str) -> Callable[[str], str]:
     return words({word: word for word in known})
+
+
+YES, NO = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
+yes_no = words(dict.fromkeys(YES, True) | dict.fromkeys(NO, False), "is neither on nor off")
+pacing = words({"telegram": True, "off": False})
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -103,6 +95,12 @@ def duration(low: float, high: float = LONGEST) -> Callable[[str], float]:
         return seconds
 
     return parse
+
+
+def bot_token(text: str) -> Secret:
+    if not re.fullmatch(r"[0-9]+:[A-Za-z0-9_-]+(/test)?", text):
+        raise ValueError("is not a bot token: it looks like 123456789:AAF… , copy it whole from @BotFather")
+    return Secret(text)
 
 
 def chat_id(text: str) -> int | str:
@@ -137,6 +135,29 @@ def secrets(text: str) -> tuple[Secret, ...]:
     return tuple(map(Secret, parts))
 
 
+def host(text: str) -> str:
+    bare = text.removeprefix("[").removesuffix("]")
+    if not re.fullmatch(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+(%[\w.-]+)?", bare, re.ASCII):
+        raise ValueError("is not an address or host name: 127.0.0.1 for this machine alone, 0.0.0.0 or :: for all")
+    return bare
+
+
+def rate(text: str) -> Rate | None:
+    if text.lower() == "off":
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,8}) ?/ ?(second|minute|hour)", text.lower())
+    if found is None:
+        raise ValueError("is not a rate: write 100/minute (or second, hour), or off")
+    return Rate(int(found[1]), PERIODS[found[2]])
+
+
+def events(text: str) -> frozenset[str]:
+    names = frozenset(part.strip().lower() for part in text.split(","))
+    if not all(re.fullmatch(r"[a-z][a-z0-9_.]*", name) for name in names):
+        raise ValueError("is none of useful, all, handoff, nor event names separated by commas")
+    return names
+
+
 def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     if text.lower() in ("off", "none"):
         return ()
@@ -152,38 +173,6 @@ def is_loopback(address: str) -> bool:
         return ip_address(address.partition("%")[0]).is_loopback
     except ValueError:
         return address.lower() == "localhost"
-
-
-def _rate(text: str) -> Rate | None:
-    limit, _, period = text.lower().partition("/")
-    return Rate(int(limit), PERIODS[period.strip()]) if period else None
-
-
-bot_token = form(
-    r"[0-9]+:[A-Za-z0-9_-]+(/test)?",
-    Secret,
-    "is not a bot token: it looks like 123456789:AAF… , copy it whole from @BotFather",
-)
-host = form(
-    r"(?a)\[?([0-9A-Za-z._-]+|[0-9A-Fa-f:.]+(%[\w.-]+)?)\]?",
-    lambda text: text.removeprefix("[").removesuffix("]"),
-    "is not an address or host name: 127.0.0.1 for this machine alone, 0.0.0.0 or :: for all",
-)
-rate = form(
-    r"(?ai)off|[1-9][0-9]{0,8} ?/ ?(second|minute|hour)",
-    _rate,
-    "is not a rate: write 100/minute (or second, hour), or off",
-)
-events = form(
-    r"(?ai)\s*[a-z][a-z0-9_.]*\s*(,\s*[a-z][a-z0-9_.]*\s*)*",
-    lambda text: frozenset(part.strip() for part in text.lower().split(",")),
-    "is none of useful, all, handoff, nor event names separated by commas",
-)
-yes_no = words(
-    dict.fromkeys(("yes", "on", "true", "1"), True) | dict.fromkeys(("no", "off", "false", "0"), False),
-    "is neither on nor off",
-)
-pacing = words({"telegram": True, "off": False})
 
 
 # --- The declaration: the attribute in capitals is the variable's name ---
