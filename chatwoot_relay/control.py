@@ -74,12 +74,15 @@ def advice(error: OSError | sqlite3.Error, path: Path, otherwise: str) -> str:
         why, code = error.strerror, error.errno
     else:
         why, code = str(error), SAME.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-    todo = f"make {path.parent} a directory that we may write to"
     if code in FULL:
-        todo = f"make room on its disk (`df -h {path.parent}`)"
+        todo = f"make room on its disk (`df -h {path.parent}`), or {otherwise}"
     elif code == errno.EROFS:
-        todo = f"have its disk mounted for writing (`findmnt -T {path.parent}`)"
-    return f"{why}; {todo}, or {otherwise}"
+        todo = f"have its disk mounted for writing (`findmnt -T {path.parent}`), or {otherwise}"
+    elif code == errno.EISDIR:
+        todo = f"{otherwise} to a file"
+    else:
+        todo = f"make {path.parent} a directory that we may write to, or {otherwise}"
+    return f"{why}; {todo}"
 
 
 # --- the socket ---
