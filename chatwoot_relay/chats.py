@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
-import click
 
 from .errors import RelayError
-from .settings import Settings, load
+from .settings import Settings
 from .telegram import Answer, Telegram, open_session
 
 PATIENCE = 10.0  # seconds for one answer
@@ -159,23 +155,3 @@ def report(places: Iterable[Place]) -> str:
         told += f"# {place.title} ({place.kind}){topic}\nTELEGRAM_CHAT_ID={place.chat_id}\n"
         told += "\n" if place.thread_id is None else f"TELEGRAM_THREAD_ID={place.thread_id}\n\n"
     return told.rstrip()
-
-
-def run_chats(environ: Mapping[str, str], *, directory: Path, yes: bool, as_json: bool) -> int:
-    """`chatwoot-relay chats`; its exit code."""
-    settings = load(environ, directory=directory, only={"telegram_bot_token", "telegram_api_url"})
-
-    def confirm(question: str) -> bool:
-        """Ask who typed the command. Where nobody can answer, it is no."""
-        with contextlib.suppress(click.Abort):
-            return yes or click.confirm(question, default=False, err=True)
-        return False
-
-    async def look() -> list[Place]:
-        async with open_bot(settings) as bot:
-            return await find(bot, confirm=confirm)
-
-    places = asyncio.run(look())
-    told = json.dumps([attrs.asdict(place) for place in places], ensure_ascii=False, indent=2)
-    click.echo(told if as_json else report(places))
-    return 0

@@ -7,30 +7,28 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
-from aiohttp import ClientError
 
-from . import __version__, chatwoot, door, notices, routing
-from .control import VERBS, ask, create
-from .errors import ConfigurationError, Refused, RelayError, Taken
+from . import __version__, chatwoot, control, door, notices, routing
+from .clock import Clock
+from .errors import Refused, RelayError
 from .markup import text_of
 from .openapi import openapi
 from .render import Links, render, trim
 from .server import run
 from .settings import help_text, load, unknown
 from .telemetry import set_up_logs
-from .writer import Outbox
 
-EX_CONFIG = 78  # systemd does not try again
-EX_TEMPFAIL = 75
 click.UsageError.exit_code = 1  # 2 has no meaning of its own here
-STATES = click.Choice(["pending", "sent", "dead"])
+as_json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 class Group(click.Group):
@@ -39,18 +37,12 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except ConfigurationError as error:
-            for complaint in error.complaints:
-                click.echo(f"chatwoot-relay: {complaint}", err=True)
-            ctx.exit(EX_CONFIG)
-        except Taken as error:
-            click.echo(f"chatwoot-relay: {error}", err=True)
-            ctx.exit(EX_TEMPFAIL)
         except BrokenPipeError:
             raise  # whoever read has read enough, which click keeps quiet about
-        except (RelayError, OSError, sqlite3.Error, ClientError) as error:
-            click.echo(f"chatwoot-relay: {error}", err=True)
-            ctx.exit(1)
+        except (RelayError, OSError, sqlite3.Error) as error:
+            for complaint in getattr(error, "complaints", (error,)):
+                click.echo(f"chatwoot-relay: {complaint}", err=True)
+            ctx.exit(getattr(error, "exit_code", 1))
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -95,25 +87,47 @@ def demo(open_browser: bool) -> None:
 
 @main.command()
 @click.option("--send", is_flag=True, help="Prove it with a silent message, deleted again.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json_option
 def doctor(send: bool, as_json: bool) -> None:
     """Check everything, and say what to do about what is wrong.
 
     Settings, token, chat, thread, rights, outbox, secrets, clock and the base of links.
     """
-    from .doctor import run_doctor
+    from .doctor import examine, report
 
-    sys.exit(run_doctor(os.environ, directory=Path.cwd(), send=send, as_json=as_json))
+    findings = asyncio.run(examine(os.environ, directory=Path.cwd(), send=send, now=Clock().wall()))
+    well = all(finding.verdict != "fail" for finding in findings)  # a warning is no failure
+    if as_json:
+        click.echo(json.dumps({"ok": well, "checks": [attrs.asdict(finding) for finding in findings]}, indent=2))
+    else:
+        width = min(100, max(40, shutil.get_terminal_size().columns))
+        fancy = "utf" in (sys.stdout.encoding or "").lower()
+        click.echo(report(findings, width=width, fancy=fancy), color=False if os.environ.get("NO_COLOR") else None)
+    sys.exit(0 if well else 1)
 
 
 @main.command()
 @click.option("--yes", is_flag=True, help="Do not ask before asking Telegram.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json_option
 def chats(yes: bool, as_json: bool) -> None:
     """List the chats and topics that the bot has seen, ready to paste."""
-    from .chats import run_chats
+    from .chats import find, open_bot, report
 
-    sys.exit(run_chats(os.environ, directory=Path.cwd(), yes=yes, as_json=as_json))
+    settings = load(os.environ, directory=Path.cwd(), only={"telegram_bot_token", "telegram_api_url"})
+
+    def confirm(question: str) -> bool:
+        """Ask who typed the command. Where nobody can answer, it is no."""
+        with contextlib.suppress(click.Abort):
+            return yes or click.confirm(question, default=False, err=True)
+        return False
+
+    async def look() -> list[Any]:
+        async with open_bot(settings) as bot:
+            return await find(bot, confirm=confirm)
+
+    places = asyncio.run(look())
+    told = json.dumps([attrs.asdict(place) for place in places], ensure_ascii=False, indent=2)
+    click.echo(told if as_json else report(places))
 
 
 @main.group()
@@ -122,19 +136,18 @@ def outbox() -> None:
 
 
 @outbox.command("list")
-@click.option("--state", type=STATES, help="Only these.")
+@click.option("--state", type=click.Choice(["pending", "sent", "dead"]), help="Only these.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json_option
 def list_(state: str | None, limit: int, as_json: bool) -> None:
     """The newest deliveries, and how many there are of each state. Times are UTC."""
-    rows = _perform("list", state=state, limit=limit)
-    tally = _perform("tally")
+    rows, tally = _perform("list", state=state, limit=limit), _perform("tally")
     if as_json:
         click.echo(json.dumps({"tally": tally, "deliveries": rows}))
         return
     click.echo("  ".join(f"{tally[name]} {name}" for name in ("pending", "sending", "sent", "dead")))
     for row in rows:
-        when = datetime.fromtimestamp(row["accepted_at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+        when = _time(row["accepted_at"])[:19].replace("T", " ")
         why = f"  {row['reason']}" if row["reason"] and row["state"] != "sent" else ""
         about = f"#{row['conversation']}" if row["conversation"].isdigit() else row["conversation"]
         click.echo(f"{row['id']}  {row['state']:<8}{when}  {about:<11}{why}"[:200])
@@ -144,11 +157,15 @@ def list_(state: str | None, limit: int, as_json: bool) -> None:
 
 @outbox.command()
 @click.argument("id")
-def show(id: str) -> None:
+@as_json_option
+def show(id: str, as_json: bool) -> None:
     """One delivery whole: its content and what happened to it. This shows the customer's words."""
     row = _perform("show", id=id)
     if row is None:
         raise RelayError(f"no delivery {id}; chatwoot-relay outbox list shows the ids")
+    if not as_json:
+        row["accepted_at"] = _time(row["accepted_at"])
+        row["history"] = [[_time(at), *happened] for at, *happened in row["history"]]
     click.echo(json.dumps(row, indent=2, ensure_ascii=False))
 
 
@@ -169,13 +186,7 @@ def redrive(ids: tuple[str, ...], everything: bool) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup(file: Path) -> None:
     """Write a consistent copy of the outbox to FILE. What is there is replaced."""
-    database = _database()
-    if file.exists() and database.exists() and file.samefile(database):
-        raise RelayError(f"{file} is the outbox itself; name another file")
-    copied = _perform("backup", path=str(file.absolute()))
-    if isinstance(copied, bytes):
-        with open(create(file), "wb") as target:
-            target.write(copied)
+    control.back_up(_database(), file)
     click.echo(f"{file}: {file.stat().st_size} bytes")
 
 
@@ -201,7 +212,9 @@ def render_(file: Any, as_html: bool) -> None:
     except Refused as refused:
         for error in refused.errors:
             click.echo(f"{error.path}: {error.message}", err=True)
-        raise RelayError(refused.detail) from None
+        cause = refused.__context__  # the reader's own complaint knows the place
+        place = f", line {cause.lineno}, column {cause.colno}" if isinstance(cause, json.JSONDecodeError) else ""
+        raise RelayError(f"{getattr(file, 'name', '-')}{place}: {refused.detail}") from None
     html = render(content, links=Links())
     click.echo(html if as_html else text_of(html))
 
@@ -220,19 +233,9 @@ def _database() -> Path:
 
 
 def _perform(verb: str, **args: Any) -> Any:
-    """Have the running service do it; where none runs, open the file ourselves."""
-    database = _database()
+    return asyncio.run(control.perform(_database(), verb, **args))
 
-    async def perform() -> Any:
-        with contextlib.suppress(OSError):
-            return await ask(database, verb, **args)
-        if not database.exists():
-            raise RelayError(f"no outbox at {database}; set RELAY_DATABASE as the service has it")
-        box = Outbox(database)
-        box.open()
-        try:
-            return await VERBS[verb](box, args)
-        finally:
-            await box.close()
 
-    return asyncio.run(perform())
+def _time(seconds: float) -> str:
+    """ISO 8601, for people."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,123 +1,143 @@
-"""The Unix socket beside the database: whoever can open it may read the outbox and redrive. Sends nothing."""
+"""The outbox for commands: its file opened or copied with advice, and the Unix socket that the service listens on.
+
+Whoever may open the socket may read the outbox and redrive; nothing is sent from here.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import errno
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from .errors import RelayError
+from .clock import Clock
+from .errors import ConfigurationError, NotOurDatabase, RelayError
+from .outbox import Store
+from .schema import APPLICATION_ID
 from .writer import Outbox
 
-Verb = Callable[[Outbox, dict[str, Any]], Awaitable[Any]]
 PATIENCE = 30.0  # seconds without a byte, after which the service is taken for hung
-COPYING = 600.0  # the same while it makes a backup
+READING: dict[str, Callable[..., Any]] = {"list": Store.newest, "show": Store.show, "tally": Store.counts}
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+SAME = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO, sqlite3.SQLITE_READONLY: errno.EROFS}
 
 
-async def _list(outbox: Outbox, args: dict[str, Any]) -> Any:
-    return await outbox.do(lambda store: store.newest(state=args.get("state"), limit=int(args.get("limit", 50))))
+# --- the file ---
 
 
-async def _show(outbox: Outbox, args: dict[str, Any]) -> Any:
-    return await outbox.do(lambda store: store.show(str(args["id"])))
+def open_outbox(path: Path, *, clock: Clock | None = None) -> Outbox:
+    """The outbox at *path*, open. Raises Taken, ConfigurationError or RelayError, which say what to do."""
+    outbox = Outbox(path, clock=clock)
+    try:
+        outbox.open()
+    except (OSError, sqlite3.Error) as error:
+        absent = isinstance(error, OSError) and error.errno in ABSENT
+        told = f"the outbox cannot be opened at {path}: {advice(error, path, 'set RELAY_DATABASE')}"
+        raise (ConfigurationError if absent else RelayError)(told) from None
+    return outbox
 
 
-async def _redrive(outbox: Outbox, args: dict[str, Any]) -> Any:
-    """By steps, so that nobody waits for a thousand of them."""
-    ids, redriven = args.get("ids"), list[str]()
-    while step := await outbox.do(lambda store: store.redrive(ids, now=outbox.now())):
-        redriven += step
+def back_up(database: Path, copy: Path) -> None:
+    """Write a consistent copy, for its owner alone. The outbox is only read, so the service may run meanwhile."""
+    _demand(database)
+    if copy.exists() and copy.samefile(database):
+        raise RelayError(f"{copy} is the outbox itself; name another file")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as source:
+            if source.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise NotOurDatabase(f"RELAY_DATABASE: {database} is another program's; name the service's")
+            descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.fchmod(descriptor, 0o600)  # it may have been there before
+            os.close(descriptor)
+            with contextlib.closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+    except (OSError, sqlite3.Error) as error:
+        raise RelayError(f"{copy} cannot be written: {advice(error, copy, 'name another file')}") from None
+
+
+def _demand(database: Path) -> None:
+    if not database.exists():
+        raise RelayError(f"no outbox at {database}; set RELAY_DATABASE as the service has it")
+
+
+def advice(error: OSError | sqlite3.Error, path: Path, otherwise: str) -> str:
+    """Why a file cannot be had, and what to do about it."""
+    if isinstance(error, OSError):
+        why, code = error.strerror, error.errno
+    else:
+        why, code = str(error), SAME.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    if code in FULL:
+        todo = f"make room on its disk (`df -h {path.parent}`), or {otherwise}"
+    elif code == errno.EROFS:
+        todo = f"have its disk mounted for writing (`findmnt -T {path.parent}`), or {otherwise}"
+    elif code == errno.EISDIR:
+        todo = f"{otherwise} to a file"
+    else:
+        todo = f"make {path.parent} a directory that we may write to, or {otherwise}"
+    return f"{why}; {todo}"
+
+
+# --- the socket ---
+
+
+async def perform(database: Path, verb: str, **args: Any) -> Any:
+    """Have the running service do it; where none runs, open the file ourselves."""
+    with contextlib.suppress(OSError):
+        return await ask(database, verb, **args)
+    _demand(database)
+    outbox = open_outbox(database)
+    try:
+        return await _do(outbox, verb, args)
+    finally:
+        await outbox.close()
+
+
+async def _do(outbox: Outbox, verb: str, args: dict[str, Any]) -> Any:
+    if verb != "redrive":
+        return await outbox.do(lambda store: READING[verb](store, **args))
+    redriven = list[str]()
+    while step := await outbox.do(lambda store: store.redrive(args["ids"], now=outbox.now())):
+        redriven += step  # by steps, so that nobody waits for a thousand of them
     return redriven
 
 
-async def _tally(outbox: Outbox, _: dict[str, Any]) -> Any:
-    return await outbox.do(lambda store: store.counts())
-
-
-async def _backup(outbox: Outbox, args: dict[str, Any]) -> Any:
-    """A consistent copy at args["path"]. It only reads: a second writer may harm an older SQLite's WAL.
-
-    The outbox's own connection could not: it is always in a transaction, which a copy would wait for without end.
-    """
-
-    def copy() -> int:
-        target = Path(args["path"])
-        os.close(create(target))
-        with (
-            contextlib.closing(sqlite3.connect(f"{outbox.path.absolute().as_uri()}?mode=ro", uri=True)) as source,
-            contextlib.closing(sqlite3.connect(target)) as db,
-        ):
-            source.backup(db)
-        return target.stat().st_size
-
-    return await asyncio.to_thread(copy)
-
-
-VERBS: dict[str, Verb] = {"list": _list, "show": _show, "redrive": _redrive, "tally": _tally, "backup": _backup}
-
-
-def create(path: Path) -> int:
-    """A descriptor of the file, empty now and for its owner alone, whatever it was before."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return descriptor
-
-
-def socket_path(database: Path) -> Path:
-    return database.with_name(database.name + ".sock")
-
-
-@contextlib.contextmanager
-def _reachable(path: Path) -> Any:
-    """The socket's address; by way of a descriptor where its path is longer than an address may be."""
-    if len(os.fsencode(path)) < 100:
-        yield str(path)
-        return
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+async def ask(database: Path, verb: str, *, patience: float = PATIENCE, **args: Any) -> Any:
+    """Have the running service do it. Raises OSError where none runs, RelayError where it does not do it."""
+    limit = aiohttp.ClientTimeout(total=None, sock_read=patience)
     try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
+        with _reachable(socket_path(database)) as address:
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(address), timeout=limit) as session,
+                session.post(f"http://relay/{verb}", json=args) as response,
+            ):
+                if response.status != 200:
+                    raise RelayError(f"the running service could not do it (HTTP {response.status}); its log says why")
+                return json.loads(await response.read())
+    except aiohttp.ClientConnectorError:
+        raise  # nobody is there
+    except (aiohttp.ClientError, TimeoutError):
+        raise RelayError("the running service does not answer; its log may say why") from None
 
 
 @contextlib.asynccontextmanager
 async def serve_control(outbox: Outbox, status: Callable[[], dict[str, Any]]) -> AsyncIterator[None]:
-    """Answer `outbox` commands while it lasts. *status* tells `doctor` how things stand."""
+    """Answer commands while it lasts. *status* tells `doctor` how things stand."""
 
-    async def perform(request: web.Request) -> web.StreamResponse:
-        verb = request.match_info["verb"]
-        if verb == "status":
+    async def answer(request: web.Request) -> web.Response:
+        if (verb := request.match_info["verb"]) == "status":
             return web.json_response(status())
-        if verb not in VERBS:
-            return web.json_response({"error": "unknown verb"}, status=404)
-        args = await request.json()
-        if verb != "backup":
-            return web.json_response(await VERBS[verb](outbox, args))
-        # The caller writes the file, for we may not be allowed to write where it wants it.
-        copy = outbox.path.with_name(outbox.path.name + ".backup")
-        async with copying:
-            try:
-                await _backup(outbox, {"path": copy})
-                response = web.StreamResponse()
-                await response.prepare(request)
-                with copy.open("rb") as file:
-                    while chunk := file.read(256 * 1024):
-                        await response.write(chunk)
-                return response
-            finally:
-                copy.unlink(missing_ok=True)
+        return web.json_response(await _do(outbox, verb, await request.json()))
 
-    copying = asyncio.Lock()  # one copy at a time
     app = web.Application()
-    app.router.add_post("/{verb}", perform)
+    app.router.add_post(f"/{{verb:status|redrive|{'|'.join(READING)}}}", answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     path = socket_path(outbox.path)
@@ -135,20 +155,18 @@ async def serve_control(outbox: Outbox, status: Callable[[], dict[str, Any]]) ->
         path.unlink(missing_ok=True)
 
 
-async def ask(database: Path, verb: str, *, patience: float | None = None, **args: Any) -> Any:
-    """Have the running service do it. Raises OSError where none runs, RelayError where it does not do it."""
-    limit = aiohttp.ClientTimeout(total=None, sock_read=patience or (COPYING if verb == "backup" else PATIENCE))
+def socket_path(database: Path) -> Path:
+    return database.with_name(database.name + ".sock")
+
+
+@contextlib.contextmanager
+def _reachable(path: Path) -> Iterator[str]:
+    """The socket's address; by way of a descriptor where its path is longer than an address may be."""
+    if len(os.fsencode(path)) < 100:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
-        with _reachable(socket_path(database)) as address:
-            async with (
-                aiohttp.ClientSession(connector=aiohttp.UnixConnector(address), timeout=limit) as session,
-                session.post(f"http://relay/{verb}", json=args) as response,
-            ):
-                if response.status != 200:
-                    raise RelayError(f"the running service could not do it (HTTP {response.status}); its log says why")
-                body = await response.read()
-    except aiohttp.ClientConnectorError:
-        raise  # nobody is there
-    except (aiohttp.ClientError, TimeoutError):
-        raise RelayError("the running service does not answer; its log may say why") from None
-    return body if verb == "backup" else json.loads(body)
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

@@ -22,10 +22,9 @@ from aiohttp import ClientSession, web
 from . import server
 from .clock import Clock
 from .faketelegram import TOKEN, FakeTelegram
-from .kinds import is_loopback
 from .openapi import ALERT
 from .pages import seal
-from .settings import Settings, load
+from .settings import is_loopback, load
 from .telemetry import set_up_logs
 
 PASSED = ("RELAY_HOST", "RELAY_PORT")
@@ -42,41 +41,37 @@ ANNA = {"id": 11, "name": "Anna Petrova", "email": "anna@acme.example", "type": 
 def run_demo(environ: Mapping[str, str], *, open_browser: bool = False) -> None:
     """Run until SIGINT or SIGTERM; of *environ* only PASSED counts. Raises Taken or ConfigurationError."""
     set_up_logs(level="error", form="auto", secrets=())
-    asyncio.run(_run(environ, open_browser=open_browser))
+    asyncio.run(_run({name: environ[name] for name in PASSED if name in environ}, open_browser=open_browser))
 
 
-async def _run(environ: Mapping[str, str], *, open_browser: bool) -> None:
-    telegram = FakeTelegram()
+async def _run(passed: Mapping[str, str], *, open_browser: bool) -> None:
+    telegram, telling = FakeTelegram(), list[asyncio.Task[None]]()
     with tempfile.TemporaryDirectory(prefix="chatwoot-relay-demo-") as folder:
         async with telegram.serving() as api:
-            settings = _settings(environ, api, Path(folder))
-            app = server.build(settings)
-            add_page(app, telegram)
-            telling: list[asyncio.Task[None]] = []
+            values = {
+                "TELEGRAM_BOT_TOKEN": TOKEN,
+                "TELEGRAM_CHAT_ID": "-1001234567890",
+                "TELEGRAM_API_URL": api,
+                "CHATWOOT_URL": "https://app.chatwoot.com",
+                "CHATWOOT_ACCOUNT_ID": str(ACCOUNT["id"]),
+                "RELAY_DATABASE": f"{folder}/outbox.db",
+                "RELAY_ALLOW_ANONYMOUS": "yes",  # nothing here is worth a token, and loopback is the default
+                "RELAY_PACING": "off",  # there is nobody to be gentle to
+                **passed,
+            }
+            settings = load(values, directory=Path(folder))
 
-            def ready(addresses: list[str]) -> None:
-                base = addresses[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+            def ready(url: str) -> None:
+                base = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
                 print(_banner(base, api, public=not is_loopback(settings.relay_host)), flush=True)
                 telling.append(asyncio.create_task(_tell(base)))
                 if open_browser:
                     webbrowser.open(base)
 
+            app = server.build(settings)
+            add_page(app, telegram)
             await server.run(settings, app=app, ready=ready)
             await asyncio.gather(*telling, return_exceptions=True)
-
-
-def _settings(environ: Mapping[str, str], api: str, folder: Path) -> Settings:
-    values = {
-        "TELEGRAM_BOT_TOKEN": TOKEN,
-        "TELEGRAM_CHAT_ID": "-1001234567890",
-        "TELEGRAM_API_URL": api,
-        "CHATWOOT_URL": "https://app.chatwoot.com",
-        "CHATWOOT_ACCOUNT_ID": str(ACCOUNT["id"]),
-        "RELAY_DATABASE": str(folder / "outbox.db"),
-        "RELAY_ALLOW_ANONYMOUS": "yes",  # nothing here is worth a token, and loopback is the default
-        "RELAY_PACING": "off",  # there is nobody to be gentle to
-    }
-    return load({**values, **{name: environ[name] for name in PASSED if name in environ}}, directory=folder)
 
 
 def _banner(base: str, api: str, *, public: bool) -> str:
@@ -114,7 +109,7 @@ async def _tell(base: str) -> None:
 
 
 def story(now: float) -> list[tuple[str, dict[str, Any]]]:
-    """What is posted, in order: (route, body). The events have the shape in which Chatwoot sends them."""
+    """What is posted, in order: (route, body). The events have Chatwoot's shapes, cut to what is told."""
 
     def stamp(ago: int) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - ago))
@@ -124,11 +119,8 @@ def story(now: float) -> list[tuple[str, dict[str, Any]]]:
         return {
             "id": 1045,
             "status": status,
-            "inbox_id": 22,
             "channel": "Channel::WebWidget",
-            "messages": [],
-            "meta": {"sender": {**KARL, "type": "contact"}, "assignee": assignee, "assignee_type": kind, "team": None},
-            "priority": None,
+            "meta": {"sender": {**KARL, "type": "contact"}, "assignee": assignee, "assignee_type": kind},
             "created_at": int(now - 180),
             "updated_at": now - ago,
             "account": ACCOUNT,
@@ -136,17 +128,17 @@ def story(now: float) -> list[tuple[str, dict[str, Any]]]:
         }
 
     def said(ago: int, sender: dict[str, Any], content: str, status: str) -> dict[str, Any]:
+        ours = sender is ANNA
         return {
             "event": "message_created",
             "id": 88300 - ago,
             "content": content,
-            "message_type": "outgoing" if sender is ANNA else "incoming",
-            "private": False,
+            "message_type": "outgoing" if ours else "incoming",
             "created_at": stamp(ago),
             "sender": sender,
             "inbox": {"id": 22, "name": "Shop website"},
             "account": ACCOUNT,
-            "conversation": conversation(ago, status, ANNA if sender is ANNA else None),
+            "conversation": conversation(ago, status, ANNA if ours else None),
         }
 
     turned: dict[str, Any] = {"event": "conversation_status_changed", "changed_attributes": None}
@@ -189,13 +181,12 @@ def add_page(app: web.Application, telegram: FakeTelegram) -> None:
         await stream.prepare(request)
         with contextlib.suppress(ConnectionError):  # the page was closed
             while not stopping.is_set():
-                seen = telegram.version
+                changed = telegram.changed
                 latest = [attrs.asdict(message) for message in list(telegram.messages)[-SHOWN:]]
                 await stream.write(f"data: {json.dumps(latest)}\n\n".encode())
-                while telegram.version == seen:
+                while not changed.is_set():
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(PULSE):
-                            await telegram.change()
+                        await asyncio.wait_for(changed.wait(), PULSE)
                     await stream.write(b": still here\n\n")
         return stream
 

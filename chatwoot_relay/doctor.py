@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 import email.utils
 import fcntl
-import json
 import os
 import shutil
 import sqlite3
 import struct
-import sys
 import textwrap
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
@@ -26,19 +24,18 @@ import click
 from . import settings as configuration
 from .chats import Bot, Reply, Unusable, open_bot, printable, title
 from .chatwoot import KNOWN_EVENTS
-from .clock import Clock
 from .control import ask
 from .errors import ConfigurationError, RelayError
-from .kinds import is_loopback
 from .markup import Html
 from .schema import APPLICATION_ID, SCHEMA_VERSION
-from .settings import Settings
+from .settings import Settings, is_loopback
 from .telegram import GENERAL_TOPIC, message
 from .writer import FREE_DISK
 
 SIGNS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 SKEW_REFUSED, SKEW_TOLD = 300.0, 30.0  # seconds
 PATIENCE = 5.0  # seconds for the running service
+SHORT = 16  # characters of a token
 SIGNATURES = (  # why the running service refused one, which mistake that looks like, and what to do
     ("malformed", "its headers are not Chatwoot's", "let the proxy pass X-Chatwoot-Signature and -Timestamp unchanged"),
     ("stale", "its time was over 5 minutes off", "compare `date -u` here and on Chatwoot's machine; turn NTP on"),
@@ -73,6 +70,9 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
         yield warn("access", f"{what} ({where})", todo)
     if not opened:
         yield ok("access", "nobody posts without a secret")
+    if settings.relay_token and len(settings.relay_token.reveal()) < SHORT:
+        what = f"RELAY_TOKEN has fewer than {SHORT} characters: it can be guessed"
+        yield warn("access", what, "set a new one, here and at all who post: openssl rand -hex 32")
 
 
 def check_links(settings: Settings) -> Finding:
@@ -273,7 +273,7 @@ async def check_send(settings: Settings, bot: Bot) -> Finding:
     return ok("send", f"a silent message arrived{left}")
 
 
-# --- The command ---
+# --- All of it ---
 
 
 async def examine(environ: Mapping[str, str], *, directory: Path, send: bool, now: float) -> list[Finding]:
@@ -303,16 +303,3 @@ def report(findings: Iterable[Finding], *, width: int = 80, fancy: bool = True) 
         told += wrap(finding.todo, initial_indent=indent + arrow, subsequent_indent=indent + "  ")
         lines.append(click.style(mark, fg=colour) + "\n".join(told)[len(mark) :])
     return "\n".join(lines)
-
-
-def run_doctor(environ: Mapping[str, str], *, directory: Path, send: bool, as_json: bool) -> int:
-    """`chatwoot-relay doctor`; its exit code. A warning is no failure."""
-    findings = asyncio.run(examine(environ, directory=directory, send=send, now=Clock().wall()))
-    well = all(finding.verdict != "fail" for finding in findings)
-    if as_json:
-        click.echo(json.dumps({"ok": well, "checks": [attrs.asdict(finding) for finding in findings]}, indent=2))
-    else:
-        width = min(100, max(40, shutil.get_terminal_size().columns))
-        fancy = "utf" in (sys.stdout.encoding or "").lower()
-        click.echo(report(findings, width=width, fancy=fancy), color=False if environ.get("NO_COLOR") else None)
-    return 0 if well else 1

@@ -8,9 +8,13 @@ import attrs
 class RelayError(Exception):
     """Everything of ours that is raised on purpose."""
 
+    exit_code = 1  # of a command that it ends
+
 
 class ConfigurationError(RelayError):
-    """The settings cannot be served with; every complaint at once. Exit code 78."""
+    """The settings cannot be served with; every complaint at once."""
+
+    exit_code = 78  # systemd does not try again
 
     def __init__(self, *complaints: str) -> None:
         super().__init__("; ".join(complaints))
@@ -18,11 +22,13 @@ class ConfigurationError(RelayError):
 
 
 class NotOurDatabase(ConfigurationError):
-    """The file is another program's, or a newer version's. Exit code 78."""
+    """The file is another program's, or a newer version's."""
 
 
 class Taken(RelayError):
-    """A lock or a port that another process holds. Exit code 75."""
+    """A lock or a port that another process holds."""
+
+    exit_code = 75
 
 
 class OutboxUnavailable(RelayError):
@@ -37,21 +43,15 @@ class Complaint:
     message: str
 
 
+@attrs.define
 class Refused(RelayError):
     """A request that is answered with a problem (RFC 9457)."""
 
-    def __init__(
-        self,
-        status: int,
-        detail: str,
-        *,
-        errors: tuple[Complaint, ...] = (),
-        headers: dict[str, str] | None = None,
-        close: bool = False,
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.errors = errors
-        self.headers = headers or {}
-        self.close = close
+    status: int
+    detail: str
+    errors: tuple[Complaint, ...] = attrs.field(default=(), kw_only=True)
+    headers: dict[str, str] = attrs.field(factory=dict, kw_only=True)
+    close: bool = attrs.field(default=False, kw_only=True)
+
+    def __str__(self) -> str:
+        return self.detail

@@ -23,38 +23,29 @@ class Hold:
     trial: bool = False  # one delivery may try whether it is mended
 
 
-class Holds:
+class Holds(dict[str, Hold]):
     """The holds by chat id, and "" for the bot; and for how long each destination was held in all.
 
     *chats* gives each destination's chat of the moment. *changed* is called after whatever changes the account.
     """
 
     def __init__(self, *, chats: Callable[[], Mapping[str, str]], changed: Callable[[], None]) -> None:
+        super().__init__()
         self._chats = chats
         self._changed = changed
-        self._holds: dict[str, Hold] = {}
         self._counted = 0.0  # until when *seconds* was counted
         self.seconds: dict[str, float] = {}  # by destination; time that makes no delivery older
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._holds
-
-    def __bool__(self) -> bool:
-        return bool(self._holds)
-
-    def all(self) -> dict[str, Hold]:
-        return dict(self._holds)
 
     def remember(self, holds: Mapping[str, tuple[float, str]], seconds: Mapping[str, float], *, now: float) -> None:
         """What outlived a restart: holds with their end and reason, and the seconds held."""
         self._counted, self.seconds = now, dict(seconds)
-        self._holds = {key: Hold(reason=reason, since=now, until=until) for key, (until, reason) in holds.items()}
+        self.update({key: Hold(reason=reason, since=now, until=until) for key, (until, reason) in holds.items()})
 
     # --- what they forbid ---
 
     def on(self, chat: str) -> list[Hold]:
         """Those that a send to *chat* meets."""
-        return [self._holds[key] for key in (BOT, chat) if key in self._holds]
+        return [self[key] for key in (BOT, chat) if key in self]
 
     def bar(self, chat: str) -> bool:
         """Whether a send to *chat* is forbidden."""
@@ -67,15 +58,15 @@ class Holds:
 
     def ends(self) -> Iterable[float]:
         """When holds end by themselves."""
-        return [hold.until for hold in self._holds.values() if hold.until is not None]
+        return [hold.until for hold in self.values() if hold.until is not None]
 
     def waited_for_another(self, chat: str) -> bool:
         """Whether Telegram has another chat wait: then it means the bot."""
-        return any(key not in (BOT, chat) and hold.until and not hold.operator for key, hold in self._holds.items())
+        return any(key not in (BOT, chat) and hold.until and not hold.operator for key, hold in self.items())
 
     def trouble(self, now: float) -> str | None:
         """The first of them, in words for people."""
-        for key, hold in self._holds.items():
+        for key, hold in self.items():
             who = "the bot" if key == BOT else "the chat"
             if hold.operator:
                 return f"Telegram refuses {who}: {hold.reason}; run chatwoot-relay doctor"
@@ -93,7 +84,7 @@ class Holds:
         """
         self.count(now)
         self.end(now)
-        known = self._holds.get(key)
+        known = self.get(key)
         if known is not None:
             hold.since = known.since
             if known.until is not None:
@@ -101,22 +92,17 @@ class Holds:
                     hold.until = known.until  # what else is the matter shows when it is over
                     return False
                 hold.until = max(hold.until, known.until)
-        self._holds[key] = hold
+        self[key] = hold
         if known is None or known.reason != hold.reason:
             seconds = None if hold.until is None else round(hold.until - now, 1)
-            log.warning(
-                "bot.held" if key == BOT else "chat.held",
-                chat=key or None,
-                reason=hold.reason,
-                operator=hold.operator,
-                seconds=seconds,
-            )
+            facts = {"chat": key or None, "reason": hold.reason, "operator": hold.operator, "seconds": seconds}
+            log.warning("bot.held" if key == BOT else "chat.held", **facts)
         self._changed()
         return known is None
 
     def probed(self, key: str, since: float) -> Hold | None:
         """The hold that began then, while it ends by a probe."""
-        hold = self._holds.get(key)
+        hold = self.get(key)
         return hold if hold is not None and hold.until is None and hold.since == since else None
 
     def dare(self, chat: str) -> None:
@@ -128,21 +114,20 @@ class Holds:
     def lift(self, key: str, *, now: float) -> None:
         """It is over."""
         self.count(now)
-        hold = self._holds.pop(key)
-        log.info(
-            "bot.released" if key == BOT else "chat.released", chat=key or None, seconds=round(now - hold.since, 1)
-        )
+        hold = self.pop(key)
+        seconds = round(now - hold.since, 1)
+        log.info("bot.released" if key == BOT else "chat.released", chat=key or None, seconds=seconds)
         self._changed()
 
     def end(self, now: float) -> None:
         """Lift those whose time has come."""
-        for key in [key for key, hold in self._holds.items() if hold.until is not None and hold.until <= now]:
+        for key in [key for key, hold in self.items() if hold.until is not None and hold.until <= now]:
             self.lift(key, now=now)
 
     def well(self, chat: str, *, now: float) -> None:
         """A send to *chat* succeeded: what would end by a probe is over."""
         for key in (BOT, chat):
-            if key in self._holds and self._holds[key].until is None:
+            if key in self and self[key].until is None:
                 self.lift(key, now=now)
 
     def count(self, now: float) -> None:

@@ -68,31 +68,22 @@ class Pace:
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
         self._bot = Window(*BOT_WINDOW)
-        self._chats: dict[str, tuple[Window | None, Bucket]] = {}
+        self._chats: dict[str, list[Window | Bucket]] = {}
 
     def earliest(self, chat_id: str, now: float, after: int = 0) -> float:
         """When a send to *chat_id* may be made, if *after* others to it go first."""
-        if not self._enabled:
-            return now
-        window, bucket = self._chat(chat_id)
-        limits = [self._bot.earliest(now, after), bucket.earliest(now, after)]
-        if window is not None:
-            limits.append(window.earliest(now, after))
-        return max(limits)
+        return max([now, *(limit.earliest(now, after) for limit in self._limits(chat_id))])
 
     def note(self, chat_id: str, at: float) -> None:
         """A send to *chat_id* was begun."""
-        if self._enabled:
-            self._bot.note(at)
-            window, bucket = self._chat(chat_id)
-            bucket.note(at)
-            if window is not None:
-                window.note(at)
+        for limit in self._limits(chat_id):
+            limit.note(at)
 
-    def _chat(self, chat_id: str) -> tuple[Window | None, Bucket]:
-        known = self._chats.get(chat_id)
-        if known is None:
-            group = chat_id.startswith(("-", "@"))  # people's own ids are positive
-            known = (Window(*GROUP_WINDOW) if group else None, Bucket(CHAT_BURST, CHAT_INTERVAL))
-            self._chats[chat_id] = known
-        return known
+    def _limits(self, chat_id: str) -> list[Window | Bucket]:
+        if not self._enabled:
+            return []
+        if chat_id not in self._chats:
+            self._chats[chat_id] = [self._bot, Bucket(CHAT_BURST, CHAT_INTERVAL)]
+            if chat_id.startswith(("-", "@")):  # a group or a channel: people's own ids are positive
+                self._chats[chat_id].append(Window(*GROUP_WINDOW))
+        return self._chats[chat_id]

@@ -17,13 +17,12 @@ from aiohttp import web
 from . import __version__, handlers
 from .chatwoot import KNOWN_EVENTS
 from .clock import Clock
-from .control import serve_control
+from .control import open_outbox, serve_control
 from .door import Door
 from .errors import ConfigurationError, RelayError, Taken
 from .handlers import RELAY, TEAM, Relay, problem, standing
 from .holds import BOT
 from .housekeeping import keep
-from .kinds import is_loopback
 from .metrics import Metrics, Standing
 from .notify import inherited_sockets, notify, watchdog_interval
 from .openapi import ROUTES
@@ -31,50 +30,41 @@ from .pacing import Pace
 from .protocol import Runner
 from .render import Links
 from .sender import Destination, Sender
-from .settings import EXPOSED, Settings, open_routes, unknown_events
+from .settings import EXPOSED, Settings, is_loopback, open_routes, unknown_events
 from .telegram import Telegram, open_session
-from .writer import Outbox
 
 log = structlog.get_logger()
 
 BACKLOG = 1024
+VITAL: web.AppKey[list[asyncio.Future[Any]]] = web.AppKey("VITAL")  # parts that the relay cannot do without
 DRAIN = 1.0  # seconds for what was accepted to be heard
 GRACE = 8.0  # seconds for sends in flight
 
 
-def build(
-    settings: Settings, *, clock: Clock | None = None, fatal: asyncio.Future[None] | None = None
-) -> web.Application:
-    """The application: its routes, and the outbox, Telegram and sender that are born and buried with it.
-
-    *fatal* is failed when a part dies that the relay cannot do without.
-    """
-    clock = clock or Clock()
+def build(settings: Settings) -> web.Application:
+    """The application: its routes, and the outbox, Telegram and sender that are born and buried with it."""
+    clock = Clock()
     app = web.Application(middlewares=[handlers.answer], client_max_size=0)
     for route in ROUTES:
         if settings.relay_docs or route.name != "tell_openapi":
-            handler = getattr(handlers, route.name)
-            app.router.add_get(route.path, handler) if route.method == "GET" else app.router.add_post(
-                route.path, handler
-            )
+            add = app.router.add_get if route.method == "GET" else app.router.add_post
+            add(route.path, getattr(handlers, route.name))
     if settings.relay_docs:
         app.router.add_get("/docs", handlers.show_docs)
         app.router.add_get("/redoc", handlers.show_redoc)
 
     async def parts(app: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            outbox = Outbox(settings.relay_database, clock=clock)
-            _open(outbox)
+            outbox = open_outbox(settings.relay_database, clock=clock)
             stack.push_async_callback(outbox.close)
             session = await stack.enter_async_context(open_session())
             relay: Relay
             metrics = Metrics(lambda: _numbers(relay))
+            team = Destination(chat_id=str(settings.telegram_chat_id), thread_id=settings.telegram_thread_id)
             sender = Sender(
                 outbox,
                 Telegram(session, api_url=settings.telegram_api_url, token=settings.telegram_bot_token.reveal()),
-                destinations={
-                    TEAM: Destination(chat_id=str(settings.telegram_chat_id), thread_id=settings.telegram_thread_id)
-                },
+                destinations={TEAM: team},
                 clock=clock,
                 pace=Pace(enabled=settings.relay_pacing),
                 links=Links(base=settings.chatwoot_url, account=settings.chatwoot_account_id),
@@ -84,14 +74,11 @@ def build(
             door = Door(settings, clock)
             relay = Relay(settings=settings, clock=clock, door=door, outbox=outbox, sender=sender, metrics=metrics)
             app[RELAY] = relay
-            beat = _heart(relay)
-            running = asyncio.create_task(sender.run(), name="sender")
-            keeping = asyncio.create_task(
-                keep(outbox, clock=clock, retention=settings.relay_retention, destination=TEAM, beat=beat),
-                name="housekeeping",
+            housekeeping = keep(
+                outbox, clock=clock, retention=settings.relay_retention, destination=TEAM, beat=_heart(relay)
             )
-            for vital in (running, keeping, outbox.dead):
-                vital.add_done_callback(lambda part: _report(part, fatal))
+            running, keeping = asyncio.create_task(sender.run()), asyncio.create_task(housekeeping)
+            app[VITAL] = [outbox.dead, running, keeping]
             await stack.enter_async_context(serve_control(outbox, lambda: _status(relay)))
             yield
             await sender.stop(grace=0.0 if relay.stopping else GRACE)
@@ -102,14 +89,6 @@ def build(
 
     app.cleanup_ctx.append(parts)
     return app
-
-
-def _report(part: asyncio.Future[Any], fatal: asyncio.Future[None] | None) -> None:
-    """A part that the relay cannot do without has ended."""
-    if not part.cancelled() and part.exception() is not None:
-        log.critical("relay.failed", exc_info=part.exception())
-        if fatal is not None and not fatal.done():
-            fatal.set_exception(part.exception() or RuntimeError("a part ended"))
 
 
 def _heart(relay: Relay) -> Callable[[], None]:
@@ -124,8 +103,7 @@ def _heart(relay: Relay) -> Callable[[], None]:
             turns, fed = relay.sender.turns, now
             notify("WATCHDOG=1")
         relay.sender.poke()
-        status = describe(relay)
-        if status != told:
+        if (status := describe(relay)) != told:
             told = status
             notify(f"STATUS={status}")
 
@@ -144,14 +122,12 @@ def describe(relay: Relay) -> str:
 
 
 def _numbers(relay: Relay) -> Standing:
-    now, tally, holds = relay.outbox.now(), relay.outbox.tally, relay.sender.holds.all()
-    left = {"chat": 0.0, "bot": 0.0}
-    act = {"chat": False, "bot": False}
-    for key, hold in holds.items():
+    now, tally, oldest = relay.outbox.now(), relay.outbox.tally, relay.outbox.oldest
+    left, act = {"chat": 0.0, "bot": 0.0}, {"chat": False, "bot": False}
+    for key, hold in relay.sender.holds.items():
         scope = "bot" if key == BOT else "chat"
         left[scope] = max(left[scope], 0.0 if hold.until is None else hold.until - now)
         act[scope] = act[scope] or hold.operator
-    oldest = relay.outbox.oldest
     return Standing(
         queue={"pending": tally.pending, "sending": tally.sending, "sent": tally.sent, "dead": tally.dead},
         oldest=0.0 if oldest is None else max(0.0, now - oldest),
@@ -168,9 +144,6 @@ def _status(relay: Relay) -> dict[str, Any]:
         "detail": detail,
         "describe": describe(relay),
         "signature_refusals": relay.door.refusals,
-        "skewed": relay.door.skewed,
-        "version": __version__,
-        "pid": os.getpid(),
     }
 
 
@@ -178,22 +151,16 @@ def _status(relay: Relay) -> dict[str, Any]:
 
 
 async def run(
-    settings: Settings,
-    *,
-    clock: Clock | None = None,
-    ready: Callable[[list[str]], None] | None = None,
-    app: web.Application | None = None,
+    settings: Settings, *, ready: Callable[[str], None] | None = None, app: web.Application | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT; raises what made it fail. *ready* is called with the addresses once it listens."""
-    clock = clock or Clock()
-    loop = asyncio.get_running_loop()
-    stop, fatal = asyncio.Event(), loop.create_future()
+    """Serve until SIGTERM or SIGINT; raises what made it fail. *ready* is called with the URL once it listens."""
+    stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
     sockets = inherited_sockets() or [_listen(settings.relay_host, settings.relay_port)]
     if not settings.relay_token and not settings.relay_allow_anonymous and any(map(_is_public, sockets)):
         raise ConfigurationError(EXPOSED)  # an inherited socket is not where RELAY_HOST says
-    app = app or build(settings, clock=clock, fatal=fatal)
+    app = app or build(settings)
     runner = Runner(app, problem=problem)
     try:
         await runner.setup()
@@ -214,20 +181,22 @@ async def run(
         )
         notify("READY=1")
         if ready is not None:
-            ready(addresses)
-        waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait({waiting, fatal}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+            ready(addresses[0])
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopped, *app[VITAL]], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
         notify("STOPPING=1", "STATUS=stopping")
-        if fatal.done():
-            fatal.result()
-        await _drain(app[RELAY], sites, clock)
+        for part in app[VITAL]:
+            if part.done():
+                log.critical("relay.failed", exc_info=part.exception())
+                part.result()
+        await _drain(app[RELAY], sites)
     finally:
         await runner.cleanup()
         log.info("relay.stopped")
 
 
-async def _drain(relay: Relay, sites: list[web.SockSite], clock: Clock) -> None:
+async def _drain(relay: Relay, sites: list[web.SockSite]) -> None:
     """Close our copy of the listener, answer what was accepted, finish what is in flight; aiohttp's way cuts it off."""
     log.info("relay.stopping", queued=relay.outbox.tally.pending)
     relay.draining = True
@@ -235,21 +204,9 @@ async def _drain(relay: Relay, sites: list[web.SockSite], clock: Clock) -> None:
         await site.stop()
     sending = asyncio.create_task(relay.sender.stop(grace=GRACE))
     relay.sender.give_up_waiting()
-    await clock.sleep(DRAIN)
+    await relay.clock.sleep(DRAIN)
     relay.stopping = True
     await sending
-
-
-def _open(outbox: Outbox) -> None:
-    """Open the outbox, or say what to do about a directory that is missing, full or not ours to write."""
-    try:
-        outbox.open()
-    except OSError as error:
-        refusal = ConfigurationError if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR) else RelayError
-        todo = f"make {outbox.path.parent} a directory that we may write to, or set RELAY_DATABASE"
-        if error.errno == errno.EISDIR:
-            todo = "set RELAY_DATABASE to a file"
-        raise refusal(f"the outbox cannot be opened at {outbox.path}: {error.strerror}; {todo}") from None
 
 
 def _is_public(sock: socket.socket) -> bool:
@@ -264,9 +221,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=False)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise Taken(
-                f"port {port} on {host} is in use{_by_whom(port)}; stop that program or set RELAY_PORT"
-            ) from None
+            told = f"port {port} on {host} is in use{_by_whom(port)}; stop that program or set RELAY_PORT"
+            raise Taken(told) from None
         reason = (error.strerror or "").partition(" (while")[0]
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise ConfigurationError(f"RELAY_HOST: {host} is no address of this machine: {reason}") from None

@@ -9,25 +9,170 @@ import difflib
 import io
 import re
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network
+from collections.abc import Callable, Collection, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 from dotenv import dotenv_values
 
-from . import kinds
 from .errors import ConfigurationError
-from .kinds import Rate, Secret, is_loopback
 
+T = TypeVar("T")
 LARGEST_FILE = 64 * 1024  # bytes of a file that holds one value
+LONGEST = 3650 * 86400.0  # seconds; a longer duration is a typing error
+UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+PERIODS = {"second": 1, "minute": 60, "hour": 3600}
 EVENT_WORDS = frozenset({"useful", "all", "handoff"})
 EXPOSED = (
     "RELAY_TOKEN is missing: the port is reachable from other machines, so set a shared secret "
     "(openssl rand -hex 32), or RELAY_ALLOW_ANONYMOUS=yes to let anyone post"
 )
 Sources = list[tuple[str, Mapping[str, str | Path | None]]]  # where it is, and what it sets; the first counts
+
+
+# --- What a text means. Each raises ValueError that says what was expected, and never what was found ---
+
+
+@attrs.frozen(repr=False)
+class Secret:
+    """A string that shows itself only when asked."""
+
+    _value: str
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+@attrs.frozen
+class Rate:
+    """So many (*limit*) in any stretch of so many *seconds*."""
+
+    limit: int
+    seconds: int
+
+
+def words(meanings: dict[str, T], complaint: str = "") -> Callable[[str], T]:
+    def parse(text: str) -> T:
+        if text.lower() not in meanings:
+            raise ValueError(complaint or f"is none of {', '.join(meanings)}")
+        return meanings[text.lower()]
+
+    return parse
+
+
+def one_of(*known: str) -> Callable[[str], str]:
+    return words({word: word for word in known})
+
+
+YES, NO = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
+yes_no = words(dict.fromkeys(YES, True) | dict.fromkeys(NO, False), "is neither on nor off")
+pacing = words({"telegram": True, "off": False})
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,19}", text) or not low <= int(text) <= high:
+            raise ValueError(f"is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def duration(low: float, high: float = LONGEST) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([smhd]?)", text.lower())
+        if found is None:
+            raise ValueError("is not a duration: write 90s, 15m, 72h, 7d or seconds")
+        seconds = float(found[1]) * UNITS[found[2]]
+        if not low <= seconds <= high:
+            raise ValueError(f"is outside of {low:.0f} to {high:.0f} seconds")
+        return seconds
+
+    return parse
+
+
+def bot_token(text: str) -> Secret:
+    if not re.fullmatch(r"[0-9]+:[A-Za-z0-9_-]+(/test)?", text):
+        raise ValueError("is not a bot token: it looks like 123456789:AAF… , copy it whole from @BotFather")
+    return Secret(text)
+
+
+def chat_id(text: str) -> int | str:
+    if re.fullmatch(r"-?[0-9]{1,19}", text) and int(text):
+        return int(text)
+    if re.fullmatch(r"@[A-Za-z][A-Za-z0-9_]{2,63}", text):
+        return text
+    if "t.me/" in text:
+        raise ValueError("is a link: write @name of a public channel or group, or a number from `chatwoot-relay chats`")
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{2,63}", text):
+        raise ValueError("is a bare name: put an @ before it")
+    raise ValueError("is neither a numeric id nor @channel: `chatwoot-relay chats` lists what the bot has seen")
+
+
+def url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, a broken [address]
+        good = False
+    if not good or re.search(r"\s", text):
+        raise ValueError("is not a URL: it begins with http:// or https:// and names a host")
+    if parts.username is not None or re.search(r"[?#]|/bot[0-9]+:", text):
+        raise ValueError("has a password, a token, a ? or a # in it: give the base URL alone")
+    return text.rstrip("/")
+
+
+def secrets(text: str) -> tuple[Secret, ...]:
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(parts):
+        raise ValueError("has an empty part: separate several secrets by single commas")
+    return tuple(map(Secret, parts))
+
+
+def host(text: str) -> str:
+    bare = text.removeprefix("[").removesuffix("]")
+    if not re.fullmatch(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+(%[\w.-]+)?", bare, re.ASCII):
+        raise ValueError("is not an address or host name: 127.0.0.1 for this machine alone, 0.0.0.0 or :: for all")
+    return bare
+
+
+def rate(text: str) -> Rate | None:
+    if text.lower() == "off":
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,8}) ?/ ?(second|minute|hour)", text.lower())
+    if found is None:
+        raise ValueError("is not a rate: write 100/minute (or second, hour), or off")
+    return Rate(int(found[1]), PERIODS[found[2]])
+
+
+def events(text: str) -> frozenset[str]:
+    names = frozenset(part.strip().lower() for part in text.split(","))
+    if not all(re.fullmatch(r"[a-z][a-z0-9_.]*", name) for name in names):
+        raise ValueError("is none of useful, all, handoff, nor event names separated by commas")
+    return names
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    if text.lower() in ("off", "none"):
+        return ()
+    try:
+        return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
+    except ValueError:
+        raise ValueError("is not a list of addresses or networks: 127.0.0.1,10.0.0.0/8 for example, or off") from None
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach a listener on *address*."""
+    try:
+        return ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return address.lower() == "localhost"
 
 
 # --- The declaration: the attribute in capitals is the variable's name ---
@@ -49,46 +194,46 @@ class Settings:
     """Everything that can be set. Each attribute is the variable of the same name in capitals."""
 
     # fmt: off
-    telegram_bot_token: Secret = required(kinds.bot_token, Secret(""), "the bot's token, from @BotFather")
-    telegram_chat_id: int | str = required(kinds.chat_id, 0,
+    telegram_bot_token: Secret = required(bot_token, Secret(""), "the bot's token, from @BotFather")
+    telegram_chat_id: int | str = required(chat_id, 0,
         "the chat's numeric id (`chatwoot-relay chats` lists them) or `@channel`")
-    telegram_thread_id: int | None = setting(kinds.whole(1, 2**63 - 1), None, "topic of a forum group")
-    telegram_api_url: str = setting(kinds.url, "https://api.telegram.org",
+    telegram_thread_id: int | None = setting(whole(1, 2**63 - 1), None, "topic of a forum group")
+    telegram_api_url: str = setting(url, "https://api.telegram.org",
         "Bot API server; a local one of your own, for example")
-    chatwoot_url: str | None = setting(kinds.url, None,
+    chatwoot_url: str | None = setting(url, None,
         "base of the dashboard, for links: `https://app.chatwoot.com` for example")
-    chatwoot_account_id: int | None = setting(kinds.whole(1, 2**63 - 1), None,
+    chatwoot_account_id: int | None = setting(whole(1, 2**63 - 1), None,
         "for payloads that carry no account (Chatwoot before 4.14.2)")
-    chatwoot_webhook_secret: tuple[Secret, ...] = setting(kinds.secrets, "",
+    chatwoot_webhook_secret: tuple[Secret, ...] = setting(secrets, "",
         "signing secret of Chatwoot's webhook; several are separated by commas")
     relay_token: Secret | None = setting(Secret, None, "shared secret of those who post alerts")
-    relay_host: str = setting(kinds.host, "127.0.0.1",
+    relay_host: str = setting(host, "127.0.0.1",
         "where to listen; beyond loopback it refuses to start without `RELAY_TOKEN`")
-    relay_port: int = setting(kinds.whole(0, 65535), "8080", "port to listen on; 0 takes any free one")
-    relay_allow_anonymous: bool = setting(kinds.yes_no, "no",
+    relay_port: int = setting(whole(0, 65535), "8080", "port to listen on; 0 takes any free one")
+    relay_allow_anonymous: bool = setting(yes_no, "no",
         "`yes` listens beyond loopback even without `RELAY_TOKEN`")
     relay_database: Path = setting(Path, "outbox.db",
         "the outbox", shown="`$STATE_DIRECTORY/outbox.db`, else `./outbox.db`")
-    relay_reply_timeout: float = setting(kinds.duration(0, 4), "3",
+    relay_reply_timeout: float = setting(duration(0, 4), "3",
         "how long a request waits for Telegram before it is answered 202; at most 4 s, for Chatwoot gives up at 5")
-    relay_rate_limit: Rate | None = setting(kinds.rate, "100/minute",
+    relay_rate_limit: Rate | None = setting(rate, "100/minute",
         "alerts from one client: `N/second`, `/minute`, `/hour`, or `off`")
-    relay_trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(kinds.networks, "127.0.0.1,::1",
+    relay_trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(networks, "127.0.0.1,::1",
         "addresses or networks whose `X-Forwarded-For` is believed; `off` for none")
-    relay_events: frozenset[str] = setting(kinds.events, "useful",
+    relay_events: frozenset[str] = setting(events, "useful",
         "Chatwoot events to forward: `useful`, `all`, `handoff`, or names separated by commas")
-    relay_pacing: bool = setting(kinds.pacing, "telegram",
+    relay_pacing: bool = setting(pacing, "telegram",
         "keep under Telegram's limits; `off` for a Bot API server of your own and for benchmarks")
-    relay_max_age: float = setting(kinds.duration(1), "72h",
+    relay_max_age: float = setting(duration(1), "72h",
         "what could not be told in so much time, holds not counted, becomes a dead letter")
-    relay_retention: float = setting(kinds.duration(1), "7d",
+    relay_retention: float = setting(duration(1), "7d",
         "how long delivered alerts are kept (repeats, duplicates, threads); dead letters 90 days")
-    relay_log_level: str = setting(kinds.one_of("debug", "info", "warning", "error"), "info",
+    relay_log_level: str = setting(one_of("debug", "info", "warning", "error"), "info",
         "`debug`, `info`, `warning` or `error`")
-    relay_log_format: str = setting(kinds.one_of("auto", "json", "console"), "auto",
+    relay_log_format: str = setting(one_of("auto", "json", "console"), "auto",
         "`json`, `console`, or `auto`: JSON when not on a terminal")
-    relay_docs: bool = setting(kinds.yes_no, "on", "`/docs`, `/redoc` and `/openapi.json`")
-    relay_docs_assets: str = setting(kinds.url, "https://cdn.jsdelivr.net/npm",
+    relay_docs: bool = setting(yes_no, "on", "`/docs`, `/redoc` and `/openapi.json`")
+    relay_docs_assets: str = setting(url, "https://cdn.jsdelivr.net/npm",
         "base URL of Swagger UI's and Redoc's files, for a copy of your own")
     # fmt: on
 
@@ -106,25 +251,22 @@ def load(environ: Mapping[str, str], *, directory: Path, only: Collection[str] |
 
     Of one name the first counts: environment, NAME_FILE, $CREDENTIALS_DIRECTORY/NAME, ``.env`` in *directory*, default.
     """
-    state, complaints = environ.get("STATE_DIRECTORY", "").split(":")[0], list[str]()
-    values: dict[str, Any] = {"relay_database": Path(state) / "outbox.db"}
+    complaints: list[str] = []
 
-    @contextlib.contextmanager
-    def complaining() -> Iterator[None]:
+    def attempt(read: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
         try:
-            yield
+            return read(*given)
         except ValueError as error:
             complaints.append(str(error))
+            return {}
 
-    sources: Sources = [("", environ)]
-    with complaining():
-        sources.append((" in $CREDENTIALS_DIRECTORY", read_credentials(environ.get("CREDENTIALS_DIRECTORY", ""))))
-    with complaining():
-        sources.append((" in .env", read_dotenv(directory)))
+    credentials = attempt(read_credentials, environ.get("CREDENTIALS_DIRECTORY", ""))
+    sources: Sources = [("", environ), (" in $CREDENTIALS_DIRECTORY", credentials)]
+    sources.append((" in .env", attempt(read_dotenv, directory)))
+    values: dict[str, Any] = {"relay_database": Path(environ.get("STATE_DIRECTORY", "").split(":")[0]) / "outbox.db"}
     for field in FIELDS:
         if only is None or field.name in only:
-            with complaining():
-                values |= find(field, sources)
+            values |= attempt(find, field, sources)
     told = any(complaint.startswith("RELAY_TOKEN") for complaint in complaints)
     guarded = values.get("relay_token") or values.get("relay_allow_anonymous") or told
     if only is None and not guarded and not is_loopback(values.get("relay_host", "::1")):
@@ -173,9 +315,7 @@ def read_file(path: Path) -> str:
 def read_credentials(folder: str) -> dict[str, Path]:
     """The files that systemd gives us."""
     try:
-        return {path.name: path for path in Path(folder).iterdir()} if folder else {}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return {path.name: path for path in Path(folder).iterdir()} if folder and Path(folder).is_dir() else {}
     except OSError as error:
         raise ValueError(f"$CREDENTIALS_DIRECTORY cannot be read ({error.strerror}): check its owner") from None
 

@@ -10,8 +10,7 @@ from faults import FaultyTelegram, Script, refusal
 
 from chatwoot_relay import chats
 from chatwoot_relay.faketelegram import TOKEN
-from chatwoot_relay.kinds import Secret
-from chatwoot_relay.settings import Settings
+from chatwoot_relay.settings import Secret, Settings
 
 GROUP = {"id": -1001, "type": "supergroup", "title": "Support"}
 UPDATES = [

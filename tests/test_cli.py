@@ -45,6 +45,22 @@ def test_render_shows_what_a_chat_would_or_what_is_wrong(payload: object, code: 
     assert (done[0], told in done[1]) == (code, True), done
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"severity": "low",\n  "reason": }', "payload.json, line 2, column 13: The body is not JSON."),
+        ("", "payload.json, line 1, column 1: The body is empty."),
+        ("[" * 2000 + "]" * 2000, "payload.json: The body is nested too deeply."),
+        ('{"message": 5}', "payload.json: The alert's shape is wrong at"),
+    ],
+)
+def test_a_payload_that_cannot_be_read_is_named_with_the_place(tmp_path: Path, text: str, told: str) -> None:
+    """Whoever tries a long file by hand looks for one comma."""
+    (tmp_path / "payload.json").write_text(text)
+    code, said = run("render", str(tmp_path / "payload.json"))
+    assert (code, told in said) == (1, True), said
+
+
 def test_a_reader_that_has_enough_and_a_terminal_without_our_signs_are_no_errors(tmp_path: Path) -> None:
     """`| head` and an old terminal are everyday things."""
     command = [sys.executable, "-m", "chatwoot_relay"]

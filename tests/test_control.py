@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sqlite3
 import stat
+import time
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -54,7 +57,7 @@ async def test_without_a_running_relay_the_file_itself_is_read(home: House) -> N
     await telegram.until(lambda: bool(telegram.told))
 
 
-async def test_a_backup_is_made_by_the_running_relay_and_can_be_started_from(home: House, tmp_path: Path) -> None:
+async def test_a_backup_of_a_running_relay_can_be_started_from(home: House, tmp_path: Path) -> None:
     """It goes on meanwhile; the copy is whole, readable by its owner only, and a relay of its own."""
     telegram = home.telegram
     relay = await home.relay(RELAY_REPLY_TIMEOUT="0")
@@ -70,9 +73,8 @@ async def test_a_backup_is_made_by_the_running_relay_and_can_be_started_from(hom
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert db.execute("SELECT count(*) FROM deliveries WHERE state = 'pending'").fetchone() == (1,)
     assert (await relay.alert(message="after")).status == 202
-    twice = await asyncio.gather(*(ask(relay.folder / "outbox.db", "backup") for _ in range(2)))
-    assert [copied[:15] for copied in twice] == [b"SQLite format 3"] * 2
-    assert list(relay.folder.glob("*.backup")) == []
+    twice = await asyncio.gather(*(relay.run("outbox", "backup", str(tmp_path / name)) for name in "ab"))
+    assert [code for code, _ in twice] == [0, 0]
     await relay.kill()
     for file in relay.folder.glob("outbox.db*"):
         file.unlink()
@@ -83,18 +85,59 @@ async def test_a_backup_is_made_by_the_running_relay_and_can_be_started_from(hom
     assert ["before" in text for text in telegram.told] == [True]
 
 
-async def test_a_relay_at_rest_can_be_backed_up(home: House, tmp_path: Path) -> None:
-    """Before an upgrade it may be stopped already. A backup onto the outbox itself would empty it."""
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_relay_at_rest_can_be_backed_up(home: House, tmp_path: Path, killed: bool) -> None:
+    """Before an upgrade it may be stopped already, or have died. A backup onto the outbox itself would empty it."""
     relay = await home.relay()
     await relay.alert()
     refused = await relay.run("outbox", "backup", "outbox.db")
-    await relay.stop()
+    await (relay.kill() if killed else relay.stop())
     assert await relay.run("outbox", "backup", "outbox.db") == refused
     assert (refused[0], "is the outbox itself" in refused[1]) == (1, True)
     code, _ = await relay.run("outbox", "backup", str(tmp_path / "copy.db"))
     assert code == 0
     with closing(sqlite3.connect(tmp_path / "copy.db")) as db:
         assert db.execute("SELECT count(*) FROM deliveries").fetchone() == (1,)
+    await relay.start()
+    assert (await listed(relay))["tally"]["accepted"] == 1  # type: ignore[index]
+
+
+async def test_a_backup_that_cannot_be_made_says_why_and_what_to_do(home: House, tmp_path: Path) -> None:
+    """A bare errno helps nobody before an upgrade. What was to be replaced stays where there is nothing to copy."""
+    relay = await home.relay(start=False)
+    kept = tmp_path / "kept.db"
+    kept.write_text("older")
+    code, told = await relay.run("outbox", "backup", str(kept))
+    assert (code, "no outbox at" in told, "set RELAY_DATABASE" in told) == (1, True, True)
+    with closing(sqlite3.connect(relay.folder / "outbox.db")) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    code, told = await relay.run("outbox", "backup", str(kept))
+    assert (code, "another program's" in told) == (78, True)
+    (relay.folder / "outbox.db").unlink()
+    await relay.start()
+    code, told = await relay.run("outbox", "backup", "/nope/b.db")
+    assert (code, told) == (
+        1,
+        "chatwoot-relay: /nope/b.db cannot be written: No such file or directory; "
+        "make /nope a directory that we may write to, or name another file\n",
+    )
+    assert kept.read_text() == "older"
+
+
+async def test_a_delivery_is_shown_with_times_that_people_read(home: House) -> None:
+    """A program gets the numbers, as `list --json` has them."""
+    relay = await home.relay()
+    before = time.time()
+    shown = (await relay.alert()).headers["X-Delivery-ID"]
+    _, told = await relay.run("outbox", "show", shown, "--json")
+    row = json.loads(told)
+    assert before - 1 < row["accepted_at"] < time.time() + 1
+    _, told = await relay.run("outbox", "show", shown)
+    read = json.loads(told)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", read["accepted_at"])
+    for was, now in [(row["accepted_at"], read["accepted_at"]), (row["history"][0][0], read["history"][0][0])]:
+        assert abs(datetime.fromisoformat(now).timestamp() - was) < 0.001
+    assert read["history"][0][1] == row["history"][0][1] == "sent"
 
 
 async def test_only_its_owner_reaches_the_outbox(home: House) -> None:

@@ -35,7 +35,7 @@ async def examine(
             "TELEGRAM_CHAT_ID": "-1001",
             "TELEGRAM_API_URL": url,
             "CHATWOOT_URL": "https://chat.example.com",
-            "RELAY_TOKEN": "s3cret",
+            "RELAY_TOKEN": "s3cret-of-16-and-more",
             "RELAY_DATABASE": str(tmp_path / "outbox.db"),
         }
         return await doctor.examine(given | environ, directory=tmp_path, send=send, now=now)
@@ -99,6 +99,16 @@ async def test_open_routes_are_named(tmp_path: Path, environ: dict[str, str], ex
     assert [each.what.split(",")[0].split(" ")[0] for each in found] == expected
     assert {each.verdict for each in found} == {"warn"}
     assert all("other machines" in each.what for each in found) == ("RELAY_HOST" in environ)
+
+
+async def test_a_short_token_is_a_warning_that_does_not_show_it(tmp_path: Path) -> None:
+    """It is accepted, for it is the operator's choice; only who runs doctor learns that it is weak."""
+    found = await examine(FaultyTelegram(), tmp_path, RELAY_TOKEN="0123456789abcde")
+    (weak,) = [each for each in found if each.verdict == "warn" and each.name == "access"]
+    assert ("fewer than 16 characters" in weak.what, "openssl rand -hex 32" in weak.todo) == (True, True)
+    assert "0123456789" not in str(found)
+    found = await examine(FaultyTelegram(), tmp_path, RELAY_TOKEN="0123456789abcdef")
+    assert only(found, "access").verdict == "ok"
 
 
 async def test_a_mistyped_variable_is_named(tmp_path: Path) -> None:

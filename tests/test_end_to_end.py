@@ -18,6 +18,8 @@ from relay_process import ALERTS, HEALTH, JSON, TEST, WEBHOOK, Answer, House, Re
 from relay_process import RELAY_TOKEN as TOKEN
 from relay_process import WEBHOOK_SECRET as SECRET
 
+from chatwoot_relay.faketelegram import TOKEN as BOT_TOKEN
+
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 BASIC = {"Authorization": "Basic " + base64.b64encode(b"chatwoot:" + TOKEN.encode()).decode()}
 WRONG = [
@@ -157,7 +159,7 @@ async def test_a_token_in_a_url_reaches_no_log(home: House) -> None:
     await relay.send(f"GET /?token={TOKEN} HTTP/9.9\r\n\r\n".encode())
     await relay.logged("request.handled", status=401)
     assert await relay.stop() == 0
-    for secret in (TOKEN, TOKEN[:-1], SECRET, BASIC["Authorization"][6:], home.telegram.token, "hunter2"):
+    for secret in (TOKEN, TOKEN[:-1], SECRET, BASIC["Authorization"][6:], BOT_TOKEN, "hunter2"):
         assert secret not in relay.log
 
 

@@ -25,7 +25,7 @@ from relay_process import ALERTS, CHAT, HEALTH, HOME, PATIENCE, TEST, WEBHOOK, A
 
 from chatwoot_relay.errors import OutboxUnavailable
 from chatwoot_relay.handlers import RELAY
-from chatwoot_relay.server import build
+from chatwoot_relay.server import VITAL, build
 from chatwoot_relay.settings import load
 
 MARK = re.compile(r"\bmark(\d+)e\b")
@@ -181,15 +181,14 @@ async def test_a_part_that_dies_ends_the_whole(home: House, telegram: FaultyTele
     """A relay whose outbox or sender is gone must not look alive; and nobody waits for what will not come."""
     model = await home.relay(start=False)
     settings = load({**model.settings, "RELAY_DATABASE": str(tmp_path / "outbox.db")}, directory=tmp_path)
-    fatal = asyncio.get_running_loop().create_future()
-    app = build(settings, fatal=fatal)
+    app = build(settings)
     runner = web.AppRunner(app)
     await runner.setup()
     outbox = app[RELAY].outbox
     with pytest.raises(OutboxUnavailable):
         await outbox.do(lambda store: sys.exit("a bug"))
-    with pytest.raises(SystemExit):
-        await fatal
+    ended, _ = await asyncio.wait(app[VITAL], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+    assert SystemExit in [type(part.exception()) for part in ended]
     async with asyncio.timeout(PATIENCE):
         await runner.cleanup()
 
@@ -334,13 +333,42 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Limited]:
         yield Limited(folder, _limit(0), _limit(resource.RLIM_INFINITY))
         return
 
-    def fill(relay: RelayProcess) -> None:
-        with contextlib.suppress(OSError), open(folder / "ballast", "wb", buffering=0) as ballast:
-            while True:
-                ballast.write(b"x" * 4096)
-
-    yield Limited(folder, fill, lambda relay: (folder / "ballast").unlink())
+    yield Limited(folder, lambda relay: _fill(folder), lambda relay: (folder / "ballast").unlink())
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "todo"), [("full", "make room on its disk (`df -h "), ("ro", "have its disk mounted for writing")]
+)
+@pytest.mark.parametrize("new", [True, False])
+async def test_a_start_on_a_disk_that_takes_nothing_says_what_to_do(
+    home: House, tmp_path: Path, trouble: str, todo: str, new: bool
+) -> None:
+    """The journal's last line is what the operator reads; systemd tries again, for room may be made meanwhile."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not _tmpfs(folder):
+        pytest.skip("needs the right to mount a disk")
+    try:
+        relay = await home.relay(start=not new, RELAY_DATABASE=str(folder / "outbox.db"))
+        if not new:
+            await relay.stop()
+        if trouble == "full":
+            _fill(folder)
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        code, told = await relay.run("serve")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    last = told.splitlines()[-1]
+    assert (code, "the outbox cannot be opened at" in last, todo in last) == (1, True, True), told
+    assert "Traceback" not in told
+
+
+def _fill(folder: Path) -> None:
+    with contextlib.suppress(OSError), open(folder / "ballast", "wb", buffering=0) as ballast:
+        while True:
+            ballast.write(b"x" * 4096)
 
 
 async def test_a_full_disk_is_refused_clearly_and_recovered_from(

@@ -179,6 +179,14 @@ async def test_an_inherited_unix_socket_is_nobody_elses(
             await heard.hears("READY=1")
 
 
+async def test_a_directory_is_no_database(home: House) -> None:
+    """The setting names a file; many programs' name a folder."""
+    relay = await home.relay(start=False, RELAY_DATABASE="outbox")
+    (relay.folder / "outbox").mkdir()
+    ended, told = await relay.run("serve")
+    assert (ended, "Is a directory; set RELAY_DATABASE to a file" in told) == (78, True), told
+
+
 @pytest.mark.parametrize(
     ("environ", "code", "reason", "todo"),
     [

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatwoot_relay import kinds, settings
+from chatwoot_relay import settings
 from chatwoot_relay.errors import ConfigurationError
-from chatwoot_relay.kinds import Rate, Secret
-from chatwoot_relay.settings import Settings
+from chatwoot_relay.settings import Rate, Secret, Settings
 
 NEEDED = {"TELEGRAM_BOT_TOKEN": "123:abc", "TELEGRAM_CHAT_ID": "-1001"}
 
@@ -170,7 +169,7 @@ def test_a_public_address_needs_a_token(tmp_path: Path, host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST"])
 def test_loopback_needs_none(tmp_path: Path, host: str) -> None:
     """Only this machine can reach it."""
-    assert kinds.is_loopback(load(tmp_path, RELAY_HOST=host).relay_host)
+    assert settings.is_loopback(load(tmp_path, RELAY_HOST=host).relay_host)
 
 
 def test_sources_are_asked_in_the_promised_order(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ import structlog
 
 from chatwoot_relay import telemetry
 from chatwoot_relay.errors import ConfigurationError
-from chatwoot_relay.kinds import Secret
-from chatwoot_relay.settings import Settings
+from chatwoot_relay.settings import Secret, Settings
 
 SECRETS = ["123456:AAF-bot-token", "s3cret&more", "abc"]
 

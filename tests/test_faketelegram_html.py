@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tdjson import td_execute
 
-from chatwoot_relay.entities import Unparsable, checked_link, parse_html
+from chatwoot_relay.faketelegram import Complaint, checked_link, parse_html
 from chatwoot_relay.markup import Html, escape
 
 TDLIB_NAMES = {"Bold": "bold", "Code": "code", "TextUrl": "text_link"}
@@ -35,7 +35,7 @@ def judge(html: str) -> tuple[str, list[tuple[Any, ...]]] | None:
 def ours(html: str) -> tuple[str, list[tuple[Any, ...]]] | None:
     try:
         text, entities = parse_html(html)
-    except Unparsable:
+    except Complaint:
         return None
     return text, [(e.type, e.offset, e.length, e.url) for e in entities]
 
@@ -73,7 +73,7 @@ def test_whatever_comes_it_is_never_kinder_than_telegram(html: str) -> None:
 )
 def test_what_is_not_ours_is_refused(html: str) -> None:
     """A value that nobody escaped is found out."""
-    with pytest.raises(Unparsable):
+    with pytest.raises(Complaint, match="can't parse entities"):
         parse_html(html)
 
 
