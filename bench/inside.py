@@ -7,7 +7,6 @@ import functools
 import hashlib
 import hmac
 import json
-import secrets
 import statistics
 import tempfile
 import time
@@ -34,7 +33,7 @@ def an_alert(number: int) -> Alert:
 
 
 def _put(store: Store, number: int) -> None:
-    store.enqueue(an_alert(1), id=secrets.token_hex(8), destination="team", conversation=str(number), now=float(number))
+    store.enqueue(an_alert(1), id=f"{number:016x}", destination="team", conversation=str(number), now=float(number))
 
 
 def _commit(store: Store, work: Callable[[], Any]) -> float:

@@ -191,7 +191,7 @@ async def receive_alert(request: web.Request) -> web.Response:
 
 async def _deliver_alert(relay: Relay, alert: Alert, key: str, digest: str) -> web.Response:
     relay.demand_open()
-    delivery_id, lane = new_id(), str(alert.conversation_id)
+    delivery_id, lane = relay.outbox.new_id(), str(alert.conversation_id)
     arrival = Arrival(alert, delivery_id, TEAM, lane, relay.outbox.now())
     with relay.sender.waiters.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as future:
         if key:
@@ -274,7 +274,7 @@ def _event(relay: Relay, entry: Entry, document: Any) -> Event:
 
 
 async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...]) -> web.Response:
-    settings, wall, delivery_id = relay.settings, relay.clock.wall(), new_id()
+    settings, wall, delivery_id = relay.settings, relay.clock.wall(), relay.outbox.new_id()
 
     def decide(memory: Memory | None, repeated: bool) -> tuple[Decision, Content | None]:
         decision = routing.decide(event, memory, events=settings.relay_events, now=wall, repeated=repeated)
@@ -337,7 +337,7 @@ async def send_test(request: web.Request) -> web.Response:
         customer_email="test@example.com",
         timestamp=datetime.fromtimestamp(relay.clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
-    delivery_id = new_id()
+    delivery_id = relay.outbox.new_id()
     with relay.sender.waiters.watch(delivery_id, patience=patience) as future:
         await relay.outbox.enqueue(Arrival(alert, delivery_id, TEAM, "test", relay.outbox.now(), rank=Rank.TEST))
         relay.metrics.accepted("test")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .clock import Clock
 from .errors import OutboxUnavailable
-from .models import Notice, new_id
+from .models import Notice
 from .outbox import Store
 from .writer import Outbox
 
@@ -33,7 +33,7 @@ async def keep(
                 reported = outbox.damaged
             if beats % TELL_EVERY == 0:
                 await outbox.do(
-                    lambda store: store.announce_deaths(id=new_id(), destination=destination, now=outbox.now())
+                    lambda store: store.announce_deaths(id=outbox.new_id(), destination=destination, now=outbox.now())
                 )
             if forgetting or beats % FORGET_EVERY == 0:
                 forgetting = await outbox.do(lambda store: store.expire(now=outbox.now(), retention=retention)) > 0
@@ -47,4 +47,4 @@ def _report_damage(store: Store, outbox: Outbox, destination: str) -> None:
         headline="⚠️ The relay's database was damaged",
         facts=(("Set aside as", outbox.damaged or ""), ("Some alerts", "may be lost, or told twice")),
     )
-    store.enqueue(notice, id=new_id(), destination=destination, conversation="relay", now=outbox.now())
+    store.enqueue(notice, id=outbox.new_id(), destination=destination, conversation="relay", now=outbox.now())

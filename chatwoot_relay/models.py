@@ -105,7 +105,7 @@ class Delivery:
     """One alert or notice owed to one chat, as claimed from the outbox."""
 
     seq: int  # place in the outbox; grows
-    id: str  # public, random
+    id: str  # public
     destination: str  # a name; the chat id behind it is looked up when sending
     conversation: str  # order is kept within it
     content: Content

@@ -106,6 +106,7 @@ class Outbox:
         self._standing: Place | None = None
         self._unclaimed = True  # whether something may be there to claim that no claim was tried for
         self._thread: threading.Thread | None = None
+        self._newest = 0  # the last id
         self._soon = False  # whether what waits goes to the thread at the end of this turn
         self._later: asyncio.TimerHandle | None = None  # when else
         self._low = False
@@ -142,6 +143,11 @@ class Outbox:
     def now(self) -> float:
         """The outbox's clock: goes with the monotonic one; across a restart with the wall's, one day at most."""
         return self._base + self.clock.monotonic()
+
+    def new_id(self) -> str:
+        """A public id for a delivery. They grow, so that their index is written at its end, however large it is."""
+        self._newest = max(self._newest + 1, int(self.clock.wall() * 1e6) << 8)
+        return f"{self._newest:016x}"
 
     async def do(self, run: Callable[[Store], T]) -> T:
         """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk."""
