@@ -38,9 +38,7 @@ log = structlog.get_logger()
 
 BACKLOG = 1024
 VITAL: web.AppKey[list[asyncio.Future[Any]]] = web.AppKey("VITAL")  # parts that the relay cannot do without
-SWITCH = (
-    0.0001  # seconds that the outbox's thread waits for each of its steps beside a busy loop; Python's own are 5 ms
-)
+SWITCH = 0.0001  # seconds that the outbox's thread waits for each step beside a busy loop; Python's own are 5 ms
 DRAIN = 1.0  # seconds for what was accepted to be heard
 GRACE = 8.0  # seconds for sends in flight
 
