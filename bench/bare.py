@@ -1,4 +1,4 @@
-"""The least that aiohttp can do with an alert: read the JSON, answer. ``python -m bench.bare PORT``"""
+"""The least that aiohttp can do with an alert, or an event: read it, answer. ``python -m bench.bare PORT``"""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ async def alert(request: web.Request) -> web.Response:
     )
 
 
+async def event(request: web.Request) -> web.Response:
+    """aiohttp's own part of a webhook: the bytes are here, an answer goes out."""
+    await request.read()
+    return web.json_response({"success": True, "message": "Webhook queued for Telegram", "event": "message_created"})
+
+
 async def health(request: web.Request) -> web.Response:
     return web.json_response({"status": "healthy"})
 
@@ -28,6 +34,7 @@ async def health(request: web.Request) -> web.Response:
 async def serve(port: int) -> None:
     app = web.Application()
     app.router.add_post("/api/v1/chatwoot/alerts", alert)
+    app.router.add_post("/api/v1/chatwoot/webhook", event)
     app.router.add_get("/api/v1/chatwoot/health", health)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

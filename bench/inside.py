@@ -21,10 +21,8 @@ from chatwoot_relay.render import render, trim
 from chatwoot_relay.schema import open_database
 from chatwoot_relay.signature import verify
 
-from .load import ALERT
-from .servers import HOME
+from .load import ALERT, EVENT
 
-EVENT = HOME / "tests" / "samples" / "chatwoot" / "message_created--incoming-text.json"
 BATCH = 32
 
 

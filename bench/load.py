@@ -12,8 +12,10 @@ import statistics
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+EVENT = Path(__file__).parent.parent / "tests" / "samples" / "chatwoot" / "message_created--incoming-text.json"
 ALERTS = "/api/v1/chatwoot/alerts"
 ALERT = {
     "severity": "high",
@@ -40,6 +42,19 @@ def alert(number: int) -> bytes:
     """Every alert is about another conversation, for those of one are told one after the other."""
     words = f"{ALERT['message']}".replace("mark-0", f"mark-{number}")
     return post(ALERTS, json.dumps({**ALERT, "conversation_id": number, "message": words}).encode())
+
+
+def event() -> bytes:
+    """A typical event as Chatwoot sends it."""
+    body = json.dumps(json.loads(EVENT.read_text("utf-8"))).encode()
+    head = (
+        "POST /api/v1/chatwoot/webhook HTTP/1.1\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
+        f"X-Chatwoot-Delivery: 00000000-0000-4000-8000-000000000000\r\nX-Chatwoot-Timestamp: {int(time.time())}\r\n"
+        f"X-Chatwoot-Signature: sha256={'0' * 64}\r\nUser-Agent: rest-client/2.1.0\r\n"
+        f"Accept-Encoding: gzip;q=1.0,deflate;q=0.6,identity;q=0.3\r\nHost: bench\r\nContent-Length: {len(body)}"
+        "\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 class Client(asyncio.Protocol):
@@ -93,12 +108,13 @@ async def run(
     took: list[float] = []
     statuses: Counter[int] = Counter()
     clients = [await connect(port) for _ in range(connections)]
+    fixed = event() if kind == "event" else post("/bot1:x/sendMessage", json.dumps(SEND).encode())
     started = time.perf_counter()
     end = started + (600.0 if count is not None else seconds)
 
     async def one(client: Client) -> None:
         number = next(numbers)
-        request = alert(number) if kind == "alert" else post("/bot1:x/sendMessage", json.dumps(SEND).encode())
+        request = alert(number) if kind == "alert" else fixed
         begun = time.perf_counter()
         statuses[await client.ask(request)] += 1
         took.append(time.perf_counter() - begun)
