@@ -363,7 +363,7 @@ class Sender:
                 # Answered once it is marked: whoever has a 200 will not see the message again after a crash.
                 told = Told(seq, now, chat, message_id)
                 noted = self._outbox.journal.note(told)
-                marked = self._outbox.told(told, lazy=noted)
+                marked = self._outbox.told(told, noted=noted)
                 marked.add_done_callback(lambda done: self._marked(done, told))
                 # Whoever has a 200 will not see the message again after a crash.
                 if not noted:

@@ -159,9 +159,9 @@ class Outbox:
         accepted: Accepted = await self._hand_over(Store.enqueue_all, arrival)
         return accepted
 
-    def told(self, told: Told, *, lazy: bool) -> asyncio.Future[None]:
-        """:meth:`Store.told`, soon; with another's commit where it is *lazy*, for the journal has it."""
-        return self._hand_over(Store.told_all, told, lazy=lazy)
+    def told(self, told: Told, *, noted: bool) -> asyncio.Future[None]:
+        """:meth:`Store.told`; with another's commit where it is *noted* in the journal and nobody waits behind it."""
+        return self._hand_over(Store.told_all, told, lazy=noted and not self.tally.pending)
 
     def _hand_over(self, verb: _Verb, argument: Any, *, lazy: bool = False) -> asyncio.Future[Any]:
         """What comes in one turn of the loop goes to the thread together: a commit for each would be dear."""
@@ -295,18 +295,17 @@ class Outbox:
                 if len(items) >= MAX_BATCH:
                     break
                 entries = self._queue.get_nowait()
-        if items or self._claim() is not None:
+        if items or self._claim()[1] is not None:
             self._transact(items)
         return entries is not None
 
-    def _claim(self) -> Place | None:
-        """The claim that stands, if it may be served."""
+    def _claim(self) -> tuple[Place | None, Callable[[Store], Claims] | None]:
+        """The claim that stands and may be served; the loop may put another in its place at any moment."""
         self._unclaimed = True
         place = self._standing
-        if place is None or place.served or place.run is None:
-            return None
-        self._unclaimed = False
-        return place
+        run = None if place is None or place.served else place.run
+        self._unclaimed = run is None
+        return place, run
 
     def _transact(self, items: list[_Item]) -> None:
         outcomes: list[_Outcome] = []
@@ -317,8 +316,9 @@ class Outbox:
             self._store.full = self._disk_is_low()
             db.execute("BEGIN IMMEDIATE")
             outcomes = self._all(items)
-            if (place := self._claim()) is not None and place.run is not None:
-                claims = place.run(self._store)
+            place, run = self._claim()
+            if run is not None:
+                claims = run(self._store)
             if changed := db.total_changes != changes:
                 tally, oldest = self._store.live(wall=self.clock.wall(), at=self.now())
             db.execute("COMMIT")
