@@ -48,6 +48,10 @@ def clean(text: str) -> str:
     return _SURROGATE.sub("\ufffd", _CONTROL.sub(" ", _BIDI.sub("", _BREAKS.sub("\n", text))))
 
 
+_GRAPHEME = regex.compile(r"\X")
+_BETWEEN = regex.compile(r"(?r)(?<=\p{GCB=Other})(?=\p{GCB=Other})")  # the last place where one surely ends
+
+
 def cut(text: str, limit: int) -> str:
     """NFC of clean text: at most *limit* code points and an ellipsis, cut back to a whole grapheme.
 
@@ -59,7 +63,9 @@ def cut(text: str, limit: int) -> str:
     text = unicodedata.normalize("NFC", text[: 4 * limit + 64])
     if len(text) <= limit or text[limit:] == ELLIPSIS:  # short enough, or cut before
         return text
-    *_, last = regex.finditer(r"\X", text[: limit + 1])
+    text = text[: limit + 1]
+    sure = _BETWEEN.search(text)
+    *_, last = _GRAPHEME.finditer(text, sure.start() if sure else 0)
     return text[: limit if last.end() <= limit else last.start() or limit] + ELLIPSIS
 
 
@@ -140,14 +146,9 @@ def guard(text: str) -> str:
 
 def _linked(link: str) -> int:
     """How much of it is a link to Telegram: all before a bracket that it closes and did not open."""
-    opened = {"(": 0, "[": 0, "{": 0}
     for place, sign in enumerate(link):
-        if sign in opened:
-            opened[sign] += 1
-        elif sign in _CLOSING:
-            opened[_CLOSING[sign]] -= 1
-            if opened[_CLOSING[sign]] < 0:
-                return place
+        if sign in _CLOSING and link.count(sign, 0, place + 1) > link.count(_CLOSING[sign], 0, place):
+            return place
     return len(link)
 
 

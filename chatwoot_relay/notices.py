@@ -105,11 +105,10 @@ def _name(person: Person | None, otherwise: str = "") -> str:
 
 
 def _attachments(attachments: tuple[Attachment, ...]) -> str:
-    words = []
-    for attachment in attachments:
-        kind = _ATTACHED.get(attachment.kind, "📎 Attachment")
-        words.append(f"{kind}: {_cut(attachment.name, 100)}" if attachment.name.strip() else kind)
-    return ", ".join(words)
+    return ", ".join(
+        _ATTACHED.get(one.kind, "📎 Attachment") + (f": {_cut(one.name, 100)}" if one.name.strip() else "")
+        for one in attachments
+    )
 
 
 def _says(message: Message) -> str:
