@@ -66,7 +66,7 @@ def cut(text: str, limit: int) -> str:
     text = text[: limit + 1]
     sure = _BETWEEN.search(text)
     *_, last = _GRAPHEME.finditer(text, sure.start() if sure else 0)
-    return text[: limit if last.end() <= limit else last.start() or limit] + ELLIPSIS
+    return text[: last.start() or limit] + ELLIPSIS
 
 
 def is_blank(text: str) -> bool:

@@ -183,7 +183,8 @@ def _other(event: Event) -> str | None:
 def _headline(event: Event, what: What, message: Message, body: str, after: str) -> str:
     """Who and what, then after a colon as much of the words as the line has left."""
     template = _GENERAL if event.simple else _HEADLINES.get(what) or _other(event) or _GENERAL
-    name, until, whose = _plain(event.name), _until(event.snoozed_until), _name(event.contact or message.sender)
+    whose = _name(event.contact or message.sender) if template is _GENERAL else ""
+    name, until = _plain(event.name), _until(event.snoozed_until)
     ours = message.sender is not None and message.sender.role is Role.PERSON
     head = template.format(
         customer=_name(event.contact, "Customer"),
