@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
+import time
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -36,7 +37,7 @@ _MENTION = re.compile(r"\[@([^\]\n]{1,100})\]\(mention://[a-z]{1,20}/[^)\s]{0,20
 _MESSAGE_KINDS: dict[object, str] = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 _MESSAGE_KINDS |= {kind: kind for kind in _MESSAGE_KINDS.values()}
 _CONTACT, _PERSON, _BOT = Role
-_ROLES = {"user": _PERSON, "contact": _CONTACT}
+_ROLES = {"user": _PERSON, "contact": _CONTACT, "": _CONTACT}
 _NATIVE = frozenset({"id", "content", "message_type", "status"})  # what Chatwoot's own have, one or the other
 _CHANNELS = {
     "WebWidget": "website chat", "Api": "API", "Email": "e-mail", "FacebookPage": "Facebook", "TwilioSms": "Twilio",
@@ -91,20 +92,20 @@ def _moment(value: Any) -> tuple[float, str]:
         return 0.0, ""
     if isinstance(value, str):
         return seconds, value
-    return float(seconds), datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).isoformat()[:19] + "Z"
+    return float(seconds), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 # --- The nouns ---
 
 
-def _person(wire: dict[str, Any], *kinds: object, ours: bool = False) -> Person | None:
-    """Somebody of the first type that is there: User, contact (or none), agent_bot, AgentBot, Captain::Assistant, …
+def _person(wire: dict[str, Any], kind: str = "", *, ours: bool = False) -> Person | None:
+    """Somebody of a type: User, contact (or none), agent_bot, AgentBot, captain_assistant, Captain::Assistant, …
 
     *ours* says that a contact it is not: without a known type it is neither a person of ours, nor an address to show.
     """
     if not wire:
         return None
-    role = _ROLES.get(next(filter(None, map(_text, kinds)), "contact").lower(), _BOT)
+    role = _ROLES.get(kind.lower(), _BOT)
     role = _BOT if ours and role is _CONTACT else role
     number, name, email = _id(wire.get("id")), _text(wire.get("name")).strip(), ""
     if role is _CONTACT:
@@ -127,6 +128,7 @@ def _attachment(entry: object) -> Attachment:
 def _message(wire: dict[str, Any]) -> Message:
     kind, sender, more = wire.get("message_type"), _object(wire.get("sender")), _object(wire.get("content_attributes"))
     kind = _MESSAGE_KINDS.get(kind, "") if type(kind) in (int, str) else ""
+    whose = _text(sender.get("type")) or _text(wire.get("sender_type"))
     at, timestamp = _moment(wire.get("created_at"))
     message = Message(
         id=_id(wire.get("id")),
@@ -134,7 +136,7 @@ def _message(wire: dict[str, Any]) -> Message:
         text=_text(wire.get("content"), MAX_TEXT),
         private=wire.get("private") is True,
         content_type=_text(wire.get("content_type")),
-        sender=_person(sender, sender.get("type"), wire.get("sender_type"), ours=kind in ("outgoing", "template")),
+        sender=_person(sender, whose, ours=kind in ("outgoing", "template")),
         at=at,
         timestamp=timestamp,
         attachments=tuple(map(_attachment, _list(wire.get("attachments")))),
@@ -243,7 +245,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     account = account or _id(newest.get("account_id")) or _id(account_id)
     number = _id(conversation.get("id"))
     user, assignee = _object(document.get("user")), _object(meta.get("assignee"))
-    actor, message, key = _person(user, user.get("type")), None, None
+    actor, message, key = _person(user, _text(user.get("type"))), None, None
     changes = _changes(document.get("changed_attributes"))
     if simple:
         message = _message(_object(said) or {"content": said})
@@ -282,7 +284,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         timestamp=timestamp,
         contact=contact,
         actor=actor,
-        assignee=_person(assignee, meta.get("assignee_type"), assignee.get("type"), "user"),
+        assignee=_person(assignee, _text(meta.get("assignee_type")) or _text(assignee.get("type")) or "user"),
         assignee_known=isinstance(conversation.get("meta"), dict),
         team=_text(_object(meta.get("team")).get("name")),
         labels=_words(conversation.get("labels")),

@@ -48,19 +48,30 @@ def clean(text: str) -> str:
     return _SURROGATE.sub("\ufffd", _CONTROL.sub(" ", _BIDI.sub("", _BREAKS.sub("\n", text))))
 
 
+_GRAPHEME = regex.compile(r"\X")
+_BETWEEN = regex.compile(r"(?r)(?<=\p{GCB=Other})(?=\p{GCB=Other})")  # the last place where one surely ends
+
+
+def _enough(limit: int) -> int:
+    """Code points before normalising for *limit* after: four for each covers every script's decompositions."""
+    return 4 * limit + 64
+
+
 def cut(text: str, limit: int) -> str:
     """NFC of clean text: at most *limit* code points and an ellipsis, cut back to a whole grapheme.
 
     A grapheme that fills the limit by itself is cut through. Normalising is quadratic in a run of combining marks, so
-    no more than can matter is read: four code points before for each after covers every script's decompositions.
+    no more than can matter is read.
     """
     if len(text) <= limit and text.isascii():
         return text
-    text = unicodedata.normalize("NFC", text[: 4 * limit + 64])
+    text = unicodedata.normalize("NFC", text[: _enough(limit)])
     if len(text) <= limit or text[limit:] == ELLIPSIS:  # short enough, or cut before
         return text
-    *_, last = regex.finditer(r"\X", text[: limit + 1])
-    return text[: limit if last.end() <= limit else last.start() or limit] + ELLIPSIS
+    text = text[: limit + 1]
+    sure = _BETWEEN.search(text)
+    *_, last = _GRAPHEME.finditer(text, sure.start() if sure else 0)
+    return text[: last.start() or limit] + ELLIPSIS
 
 
 def is_blank(text: str) -> bool:
@@ -68,16 +79,23 @@ def is_blank(text: str) -> bool:
     return not (text[:1].isalnum() or clean(text).strip())
 
 
+def _head(text: str, limit: int) -> str:
+    """Clean text, as much as can be shown; where something goes of its beginning, what follows may come to be seen."""
+    head = text[: _enough(limit)]
+    shown = clean(head)
+    return shown if len(shown.strip()) == len(head) else clean(text)
+
+
 def short(text: str, limit: int) -> str:
     """A value that may run over lines, as :func:`block` shows it but no markup yet. The same for what it made."""
-    return cut(clean(text), limit)
+    return cut(_head(text, limit), limit)
 
 
 def short_line(text: str, limit: int) -> str:
     """A value for one line, as :func:`line` shows it but no markup yet. The same for what it made."""
     if len(text) <= limit and text.isascii() and text.isprintable():
         return text.strip()
-    return cut(clean(text).replace("\n", " ").strip(), limit)
+    return cut(_head(text, limit).replace("\n", " ").strip(), limit)
 
 
 # Most values have no more than these: nothing to clean, to guard or to escape.
@@ -140,14 +158,9 @@ def guard(text: str) -> str:
 
 def _linked(link: str) -> int:
     """How much of it is a link to Telegram: all before a bracket that it closes and did not open."""
-    opened = {"(": 0, "[": 0, "{": 0}
     for place, sign in enumerate(link):
-        if sign in opened:
-            opened[sign] += 1
-        elif sign in _CLOSING:
-            opened[_CLOSING[sign]] -= 1
-            if opened[_CLOSING[sign]] < 0:
-                return place
+        if sign in _CLOSING and link.count(sign, 0, place + 1) > link.count(_CLOSING[sign], 0, place):
+            return place
     return len(link)
 
 

@@ -105,11 +105,10 @@ def _name(person: Person | None, otherwise: str = "") -> str:
 
 
 def _attachments(attachments: tuple[Attachment, ...]) -> str:
-    words = []
-    for attachment in attachments:
-        kind = _ATTACHED.get(attachment.kind, "📎 Attachment")
-        words.append(f"{kind}: {_cut(attachment.name, 100)}" if attachment.name.strip() else kind)
-    return ", ".join(words)
+    return ", ".join(
+        _ATTACHED.get(one.kind, "📎 Attachment") + (f": {_cut(one.name, 100)}" if one.name.strip() else "")
+        for one in attachments
+    )
 
 
 def _says(message: Message) -> str:
@@ -184,7 +183,8 @@ def _other(event: Event) -> str | None:
 def _headline(event: Event, what: What, message: Message, body: str, after: str) -> str:
     """Who and what, then after a colon as much of the words as the line has left."""
     template = _GENERAL if event.simple else _HEADLINES.get(what) or _other(event) or _GENERAL
-    name, until, whose = _plain(event.name), _until(event.snoozed_until), _name(event.contact or message.sender)
+    whose = _name(event.contact or message.sender) if template is _GENERAL else ""
+    name, until = _plain(event.name), _until(event.snoozed_until)
     ours = message.sender is not None and message.sender.role is Role.PERSON
     head = template.format(
         customer=_name(event.contact, "Customer"),
