@@ -28,6 +28,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 MAX_BATCH = 512
+GATHER = 0.003  # seconds at most in which the loop may bring more before the thread is woken
 COMPANY = 0.05  # seconds that a mark in the journal may wait for another's commit
 FREE_DISK = 64 * 1024 * 1024
 LOOKS = 0.1  # seconds between looks at how much disk is free
@@ -173,7 +174,7 @@ class Outbox:
         self._waiting.append(_Item(verb, argument, future))
         if not lazy and not self._soon:
             self._soon = True
-            self._loop.call_soon(self._put)
+            self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER)
         elif lazy and self._later is None:
             self._later = self._loop.call_later(COMPANY, self._put)
         return future
@@ -185,6 +186,13 @@ class Outbox:
         """
         place.run, self._standing = run, place
         if run is not None and (try_it or self._unclaimed):  # the thread does it in the other order: none is missed
+            self._put()
+
+    def _gather(self, before: int, until: float) -> None:
+        """Hand over once a turn of the loop brings no more."""
+        if len(self._waiting) > before and self._loop.time() < until:
+            self._loop.call_soon(self._gather, len(self._waiting), until)
+        else:
             self._put()
 
     def _put(self) -> None:
