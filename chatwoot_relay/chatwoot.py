@@ -39,6 +39,7 @@ _MESSAGE_KINDS |= {kind: kind for kind in _MESSAGE_KINDS.values()}
 _CONTACT, _PERSON, _BOT = Role
 _ROLES = {"user": _PERSON, "contact": _CONTACT, "": _CONTACT}
 _NATIVE = frozenset({"id", "content", "message_type", "status"})  # what Chatwoot's own have, one or the other
+_SAID_BY_NAME = {"conversation_opened": "open", "conversation_resolved": "resolved"}
 _CHANNELS = {
     "WebWidget": "website chat", "Api": "API", "Email": "e-mail", "FacebookPage": "Facebook", "TwilioSms": "Twilio",
     "TwitterProfile": "Twitter", "Whatsapp": "WhatsApp", "Sms": "SMS", "Line": "LINE", "Tiktok": "TikTok",
@@ -260,9 +261,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
     elif name == "conversation_updated" and "updated_at" in [change.name for change in changes]:
         # its times tell it from the next
         key = _content_key("changed", account, number, document["changed_attributes"])
-    status = _text(conversation.get("status"))
-    if not status and not simple:
-        status = {"conversation_opened": "open", "conversation_resolved": "resolved"}.get(name, "")
+    status = _text(conversation.get("status")) or ("" if simple else _SAID_BY_NAME.get(name, ""))
     contact = _person(
         document if name.startswith("contact_") else _object(meta.get("sender")) or _object(document.get("contact"))
     )

@@ -52,20 +52,15 @@ _GRAPHEME = regex.compile(r"\X")
 _BETWEEN = regex.compile(r"(?r)(?<=\p{GCB=Other})(?=\p{GCB=Other})")  # the last place where one surely ends
 
 
-def _enough(limit: int) -> int:
-    """Code points before normalising for *limit* after: four for each covers every script's decompositions."""
-    return 4 * limit + 64
-
-
 def cut(text: str, limit: int) -> str:
     """NFC of clean text: at most *limit* code points and an ellipsis, cut back to a whole grapheme.
 
     A grapheme that fills the limit by itself is cut through. Normalising is quadratic in a run of combining marks, so
-    no more than can matter is read.
+    no more than can matter is read: four code points before for each after covers every script's decompositions.
     """
     if len(text) <= limit and text.isascii():
         return text
-    text = unicodedata.normalize("NFC", text[: _enough(limit)])
+    text = unicodedata.normalize("NFC", text[: 4 * limit + 64])
     if len(text) <= limit or text[limit:] == ELLIPSIS:  # short enough, or cut before
         return text
     text = text[: limit + 1]
@@ -81,7 +76,7 @@ def is_blank(text: str) -> bool:
 
 def _head(text: str, limit: int) -> str:
     """Clean text, as much as can be shown; where something goes of its beginning, what follows may come to be seen."""
-    head = text[: _enough(limit)]
+    head = text[: 4 * limit + 64]
     shown = clean(head)
     return shown if len(shown.strip()) == len(head) else clean(text)
 

@@ -113,10 +113,9 @@ def _attachments(attachments: tuple[Attachment, ...]) -> str:
 
 def _says(message: Message) -> str:
     """What a message says, attachments in words where there is no text."""
-    if message.deleted or message.text.strip():
-        return "" if message.deleted else message.text
     missing = "Unsupported message: open it in Chatwoot" if message.unsupported else ""
-    return _attachments(message.attachments) or missing
+    said = message.text if message.text.strip() else _attachments(message.attachments) or missing
+    return "" if message.deleted else said
 
 
 def _body(event: Event) -> str:

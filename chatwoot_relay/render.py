@@ -160,12 +160,9 @@ def _told(info: dict[str, Any]) -> tuple[list[tuple[str, str]], int]:
 
 def spell(value: object) -> str:
     """A value of additional_info: a string as it is, anything else as compact JSON."""
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    except RecursionError:  # nested as deep as the reader allowed
-        return "{…}" if isinstance(value, dict) else "[…]"
+    return (
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    )
 
 
 def _age(seconds: float) -> str:
