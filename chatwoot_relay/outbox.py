@@ -389,11 +389,6 @@ class Store:
             return content
         return unpack(self.db.execute("SELECT content FROM deliveries WHERE seq = ?", (seq,)).fetchone()[0])
 
-    def oldest_waiting(self) -> float | None:
-        """When the oldest that is owed was born."""
-        row = self.db.execute("SELECT born FROM deliveries WHERE settled IS NULL ORDER BY seq LIMIT 1").fetchone()
-        return None if row is None else float(row[0])
-
     def told(self, seq: int, *, now: float, chat_id: str, message_id: int | None) -> None:
         """Settle: Telegram has it."""
         self.told_all([Told(seq, now, chat_id, message_id)])

@@ -37,9 +37,6 @@ class Waiters:
         self._now = now
         self._waiting: dict[str, list[Waiter]] = {}
 
-    def __contains__(self, id: str) -> bool:
-        return id in self._waiting
-
     def watch(self, id: str, *, patience: float) -> Waiter:
         """For ``with``: the outcome of that delivery if it comes within *patience* seconds, else None."""
         return Waiter(self._waiting, id, self._now() + patience)

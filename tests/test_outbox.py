@@ -697,7 +697,7 @@ def test_no_verb_reads_the_whole_outbox(store: Store, verb: str) -> None:
         "told": lambda: store.told(flying[0].seq, now=1, chat_id="-1", message_id=1),
         "again": lambda: store.again(flying[0].seq, due=5, now=1, reason="x", ambiguous=True),
         "release": lambda: store.release(flying[0].seq),
-        "status": lambda: (store.status("1"), store.show("1"), store.tally(), store.oldest_waiting()),
+        "status": lambda: (store.status("1"), store.show("1"), store.tally()),
         "list dead": lambda: (store.newest(state="dead", limit=9), store.newest(state="pending", limit=9)),
         "redrive": lambda: (store.redrive(None, now=1), store.redrive(["1"], now=1)),
         "holds": lambda: (store.recently_told(since=1), store.withdraw_test("1"), store.were_held({"team": 1.0})),
