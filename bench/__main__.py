@@ -190,9 +190,9 @@ def starting(table: Table, size: Size) -> None:
 def backlogs(table: Table, size: Size) -> None:
     found = inside.backlogs(size.backlogs, turns=size.turns)
     first = found[size.backlogs[0]]
-    for pending, (accept, tell) in found.items():
-        words = f"accept {accept:.0f}, tell {tell:.0f} µs; drains {1e6 / tell:.0f}/s"
-        worst = max(accept / first[0], tell / first[1])
+    for pending, costs in found.items():
+        words = "accept {:.0f}, claim {:.0f}, settle {:.0f} µs".format(*costs)
+        worst = max(cost / least for cost, least in zip(costs, first, strict=True))
         table.add(f"behind {pending} pending", words, f"{worst:.2f} ×", verdict(worst, 1.5, least=False))
 
 

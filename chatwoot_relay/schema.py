@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import attrs
 import msgspec
 from cattrs import Converter
 
@@ -190,6 +191,15 @@ def salvage(path: Path) -> list[tuple[Any, ...]]:
 _tolerant = Converter(forbid_extra_keys=False)
 
 
+@attrs.frozen
+class _Packed:
+    alert: Alert | None = None
+    notice: Notice | None = None
+
+
+_strict = msgspec.json.Decoder(_Packed)
+
+
 def pack(content: Content) -> bytes:
     """Versioned JSON. Lone surrogates are gone by now: the door replaced them."""
     return msgspec.json.encode({"v": 1, "alert" if isinstance(content, Alert) else "notice": content})
@@ -197,6 +207,10 @@ def pack(content: Content) -> bytes:
 
 def unpack(stored: bytes) -> Content | None:
     """The reverse, tolerant of members that other versions add or lack; None where nothing can be read."""
+    with contextlib.suppress(msgspec.DecodeError, RecursionError, TypeError):
+        packed = _strict.decode(stored)
+        if packed.alert is not None or packed.notice is not None:
+            return packed.alert or packed.notice
     try:
         document = json.loads(stored)
         if "alert" in document:
