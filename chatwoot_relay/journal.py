@@ -36,25 +36,28 @@ class Journal:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(descriptor, 0o600)
-            if os.fstat(descriptor).st_size != SLOTS * _SLOT:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, bytes(SLOTS * _SLOT), 0)  # the room is taken now: no write fails later
-            self._map = mmap.mmap(descriptor, SLOTS * _SLOT)
+            size = SLOTS * _SLOT
+            # Written back, so that no place is without room on the disk: that would end the process at a note.
+            os.pwrite(descriptor, os.pread(descriptor, size, 0).ljust(size, b"\0"), 0)
+            self._map = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
         self._free = list(range(SLOTS))
         self._used: dict[int, int] = {}
 
-    def take(self) -> list[Told]:
-        """What the last process noted, whether or not the database had it in time; it is not kept any longer."""
+    def read(self) -> list[Told]:
+        """What the last process noted, whether or not the database had it in time."""
         found = []
         for slot in range(SLOTS):
             raw = self._map[slot * _SLOT : (slot + 1) * _SLOT]
             if any(raw) and raw[_RECORD.size :] == _checksum(raw[: _RECORD.size]):
                 seq, now, message_id, chat_id = _RECORD.unpack_from(raw)
                 found.append(Told(seq, now, chat_id.rstrip(b"\0").decode(), message_id if message_id >= 0 else None))
-        self._map[:] = bytes(len(self._map))
         return found
+
+    def clear(self) -> None:
+        """The database has it all."""
+        self._map[:] = bytes(len(self._map))
 
     def note(self, told: Told) -> bool:
         """Note it; False where there is no room."""

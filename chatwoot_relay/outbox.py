@@ -184,6 +184,13 @@ class Store:
         self._due = 0.0  # when the first of those that back off may go
         self._held: dict[str, float] | None = None  # as on disk
 
+    def undo(self) -> None:
+        """Roll the transaction back, and with it what was known from it."""
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+        self._due, self._held = 0.0, None
+        self._recent.clear()
+
     def recover(self, *, now: float, told: Iterable[Told] = ()) -> None:
         """After a crash: a send that was in flight and is not known as *told* may have been; it is repeated, marked."""
         db = self.db
@@ -204,7 +211,10 @@ class Store:
         # Sends in flight settle by seq: what is rescued keeps its own, and a new one is none that was ever used.
         self._last = int(self.wall() * 1000)
         for seq, id, destination, conversation, memory, rank, content, accepted_at, attempts in rows:
-            if unpack(content) is None:
+            texts, numbers = (id, destination, conversation), (rank, accepted_at)
+            if unpack(content) is None or not all(isinstance(text, str) for text in texts):
+                continue
+            if not all(isinstance(number, int | float) for number in numbers):
                 continue
             with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError, TypeError):
                 db.execute(
@@ -233,6 +243,8 @@ class Store:
             content, now = arrival.content, arrival.now
             rank = int(rank_of(content) if arrival.rank is None else arrival.rank)
             self._recent[self._last] = content
+            if len(self._recent) > RECENT:
+                del self._recent[next(iter(self._recent))]
             values += (
                 self._last, arrival.id, arrival.destination, arrival.conversation, arrival.memory, rank, rank,
                 pack(content), wall, now, now, held.get(arrival.destination, 0.0),
@@ -243,8 +255,6 @@ class Store:
             count = len(some) // width
             if self.db.execute(_arrive(count), (*some, self.max_pending)).rowcount != count:
                 raise OutboxUnavailable("the queue is full")
-        while len(self._recent) > RECENT:
-            del self._recent[next(iter(self._recent))]
         return [Accepted(id=arrival.id) for arrival in arrivals]
 
     def ahead(self, id: str) -> int:

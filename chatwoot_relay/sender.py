@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, assert_never
 
@@ -96,6 +97,7 @@ class Sender:
         self._parked = 0  # how many the claim that stands may take
         self._try = True  # whether there may be something to claim already
         self._left: list[Delivery] = []  # claimed and never begun, for it is stopping
+        self._coming = Counter[str]()  # by chat, those that were begun and that the pace does not know of yet
         self._written: asyncio.Event | None = None  # whether what was begun last is on the wire
         self._kept = 0.0  # when the seconds held were last put on disk
         self._keeping: asyncio.Task[None] | None = None
@@ -222,7 +224,7 @@ class Sender:
                 slots = min(slots, 1 - len(self._in_flight))
             count = 0
             while count < slots:
-                earliest = self._pace.earliest(chat, now, count)
+                earliest = self._pace.earliest(chat, now, count + self._coming[chat])
                 if earliest > now:
                     moments.append(earliest)
                     break
@@ -249,7 +251,9 @@ class Sender:
             self._left.append(delivery)
         else:
             before, self._written = self._written, asyncio.Event()
-            task = asyncio.create_task(self._deliver(delivery, before, self._written))
+            chat = self.chat_of(delivery.destination)
+            self._coming[chat] += 1
+            task = asyncio.create_task(self._deliver(delivery, chat, before, self._written))
             self._in_flight[task] = delivery.destination
             task.add_done_callback(self._landed)
 
@@ -262,12 +266,18 @@ class Sender:
 
     async def _release(self, delivery: Delivery) -> None:
         test = delivery.rank == Rank.TEST  # which is not told later
+        self.poke()
         await self._mark(lambda store: store.withdraw(delivery.seq) if test else store.release(delivery.seq))
 
-    async def _deliver(self, delivery: Delivery, before: asyncio.Event | None, written: asyncio.Event) -> None:
+    async def _deliver(
+        self, delivery: Delivery, chat: str, before: asyncio.Event | None, written: asyncio.Event
+    ) -> None:
         try:
-            if before is not None:  # is on the wire first, so that sends arrive in the order they were claimed in
-                await before.wait()
+            try:
+                if before is not None:  # is on the wire first, so that sends arrive in the order they were claimed in
+                    await before.wait()
+            finally:
+                self._coming[chat] -= 1
             outcome = await self._attempt(delivery, written)
         except asyncio.CancelledError:
             if not written.is_set():  # nothing left us: it is no repeat when it is told
@@ -281,13 +291,15 @@ class Sender:
             await self._settle(delivery, outcome)
 
     async def _attempt(self, delivery: Delivery, written: asyncio.Event) -> Outcome | None:
-        """One try, mended on the spot as often as Telegram asks; None where a hold came before it, or the mending."""
+        """One try, mended on the spot as often as Telegram asks; None where it may not be made yet, or mended."""
         destination = self._destinations[delivery.destination]
         fixes: set[Fix] = set()
         test = delivery.rank == Rank.TEST
         for tries in range(MAX_REPAIRS):
             chat = self.chat_of(delivery.destination)
-            if tries and (wait := self._pace.earliest(chat, self._outbox.now()) - self._outbox.now()) > 0:
+            if (wait := self._pace.earliest(chat, now := self._outbox.now()) - now) > 0:
+                if not tries:  # it waited for others to be on the wire, and is claimed again when it may go
+                    return None
                 await self._clock.sleep(wait)
             if self.holds.bar(chat):
                 return None
@@ -428,6 +440,8 @@ class Sender:
             try:
                 return await self._outbox.do(mark)
             except OutboxUnavailable:
+                if self._stopping:
+                    return None  # what was told is in the journal, what was not is repeated, marked
                 await self._clock.sleep(1.0)
 
     def _marked(self, done: asyncio.Future[None], told: Told) -> None:

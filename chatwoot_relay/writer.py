@@ -128,8 +128,7 @@ class Outbox:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._store = self._open(known)
             self.journal = Journal(self.path.with_name(self.path.name + ".told"))
-            self._store.recover(now=self.now(), told=self.journal.take())
-            self.tally = self._store.tally()
+            self._recover()
             for suffix in ("", "-wal", "-shm"):  # ours, as is known only now; the file may have been there before
                 with contextlib.suppress(FileNotFoundError):
                     os.chmod(f"{self.path}{suffix}", 0o600)
@@ -252,6 +251,17 @@ class Outbox:
         self._anchor(store)
         return store
 
+    def _recover(self) -> None:
+        try:
+            self._store.recover(now=self.now(), told=self.journal.read())
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._store.db.close()
+            self._store = self._replace(error)
+        self.journal.clear()
+        self.tally = self._store.tally()
+
     def _store_on(self, db: sqlite3.Connection) -> Store:
         store = Store(db, **({} if self._max_pending is None else {"max_pending": self._max_pending}))
         store.wall = self.clock.wall
@@ -355,7 +365,7 @@ class Outbox:
         try:
             return [outcome for group in groups.values() for outcome in self._some(group)]
         except _HalfDone:
-            self._store.db.execute("ROLLBACK")
+            self._store.undo()
             self._store.db.execute("BEGIN IMMEDIATE")
             return [outcome for item in items for outcome in self._some([item], savepoint=True)]
 
@@ -380,8 +390,7 @@ class Outbox:
         return [(item.future, result, None) for item, result in zip(group, results, strict=True)]
 
     def _give_up(self, error: sqlite3.Error) -> None:
-        if self._store.db.in_transaction:
-            self._store.db.execute("ROLLBACK")
+        self._store.undo()
         if _is_damage(error):
             self._store.db.close()
             self._store = self._replace(error)
@@ -402,4 +411,6 @@ class Outbox:
 
 
 def _is_damage(error: Exception) -> bool:
-    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    """Whether the file is not as we wrote it: SQLite sees it in its pages, its JSON functions in our rows."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.DatabaseError) and (code in _DAMAGED or "JSON" in str(error))

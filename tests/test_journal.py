@@ -23,7 +23,8 @@ INT64 = st.integers(0, 2**63 - 1)
 def reopened(path: Path, journal: Journal) -> list[Told]:
     journal.close()
     after = Journal(path)
-    found = after.take()
+    found = after.read()
+    after.clear()
     after.close()
     return found
 
