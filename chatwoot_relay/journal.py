@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -38,7 +39,8 @@ class Journal:
             os.fchmod(descriptor, 0o600)
             size = SLOTS * _SLOT
             # Written back, so that no place is without room on the disk: that would end the process at a note.
-            os.pwrite(descriptor, os.pread(descriptor, size, 0).ljust(size, b"\0"), 0)
+            if os.pwrite(descriptor, os.pread(descriptor, size, 0).ljust(size, b"\0"), 0) < size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._map = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)

@@ -167,7 +167,7 @@ class Sender:
         claimed, died = claims
         self._place = Place(self._take)
         self._claims += 1
-        self._try = self._try or len(claimed) + len(died) >= self._parked  # there may be more than it could take
+        self._try = self._try or self._outbox.tally.pending > 0  # more than it could take, it may be
         for delivery in claimed:
             self._begin(delivery)
         for dead in died:

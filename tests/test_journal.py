@@ -110,6 +110,31 @@ async def test_a_kill_before_the_commit_forgets_nothing(tmp_path: Path) -> None:
     await outbox.close()
 
 
+FULL = """
+import asyncio, os, resource, sys
+from pathlib import Path
+from chatwoot_relay.writer import Outbox
+resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(sys.argv[1] + "-wal"), resource.RLIM_INFINITY))
+async def main(): Outbox(Path(sys.argv[1])).open()
+asyncio.run(main())
+"""
+
+
+async def test_what_could_not_be_marked_at_one_start_is_known_to_the_next(tmp_path: Path) -> None:
+    """The journal is emptied once the database has it, not before: the disk may be full just then."""
+    path = tmp_path / "outbox.db"
+    for code in (KILLED, FULL):
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", code, str(path)], cwd=HOME, check=False, capture_output=True
+        )
+        assert done.returncode != 0
+    outbox = Outbox(path)
+    outbox.open()
+    states = {row["id"]: row["state"] for row in await outbox.do(lambda store: store.newest(state=None, limit=9))}
+    assert states == {"told": "sent", "flying": "pending"}
+    await outbox.close()
+
+
 async def test_a_journal_of_another_databases_days_tells_nothing(tmp_path: Path) -> None:
     """Its places may be named again once that database was taken away; an alert must not be lost over it."""
     path = tmp_path / "outbox.db"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from chatwoot_relay.models import Alert, Content, Delivery, Notice, Rank
 from chatwoot_relay.outbox import (
     DEAD_KEPT,
     MAX_AMBIGUOUS,
+    RECENT,
     SPARE_PAGES,
     STEP,
     Accepted,
@@ -560,6 +563,35 @@ def test_what_was_told_a_moment_ago_is_known_to_the_next_life(store: Store) -> N
         owe(store, str(number))
         store.told(claim(store)[0].seq, now=10.0 * number, chat_id="-1", message_id=number)
     assert store.recently_told(since=5) == [("-1", 10.0), ("-1", 20.0)]
+
+
+# --- rollbacks ---
+
+
+def test_what_a_rollback_undoes_is_not_remembered(store: Store) -> None:
+    """On a full disk a delivery becomes due, and no commit says so: it must be found due once more."""
+    owe(store, "a", now=0)
+    store.again(claim(store)[0].seq, due=5, now=1, reason="5xx")
+    store.db.execute("BEGIN")
+    store.were_held({"team": 100.0})
+    assert ids(claim(store, now=6)) == ["a"]
+    store.undo()
+    assert store.held() == {}
+    assert ids(claim(store, now=6)) == ["a"]
+
+
+def test_what_is_refused_is_not_kept(store: Store) -> None:
+    """A full queue must not fill the memory with what it refuses."""
+    store.max_pending = 0
+    refused = []
+    for number in range(3 * RECENT):
+        alert = an_alert()
+        refused.append(weakref.ref(alert))
+        with pytest.raises(OutboxUnavailable):
+            store.enqueue(alert, id=str(number), destination="team", conversation="1", now=0)
+    del alert
+    gc.collect()
+    assert sum(one() is not None for one in refused) <= RECENT + 1
 
 
 # --- keeping ---

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +18,7 @@ from chatwoot_relay.errors import OutboxUnavailable
 from chatwoot_relay.events import Decision, Memory
 from chatwoot_relay.models import Alert, Dead, Notice, Operator, Rank, Sent
 from chatwoot_relay.outbox import Store
+from chatwoot_relay.pacing import CHAT_BURST
 from chatwoot_relay.sender import Destination
 from chatwoot_relay.telegram import Answer, Lost, Unsent
 
@@ -797,3 +800,30 @@ def test_every_row_of_mistakes_is_an_answer() -> None:
     """A table that pytest skips silently tests nothing."""
     rows: list[Any] = [*MISTAKES, *REPAIRS]
     assert len(rows) == 12
+
+
+async def test_what_waits_for_the_wire_counts_for_the_pace(tmp_path: Path) -> None:
+    """A slow handshake must not let more through at once, when it is done, than the limits allow."""
+    async with bench(tmp_path, chats={"team": "5"}, paced=True) as one:
+        one.line.connected.clear()
+        for number in range(8):
+            await one.owe(f"m{number}")
+        await one.wait(5)
+        one.line.connected.set()
+        await one.settle()
+        assert len(one.line.told) <= CHAT_BURST + 1  # the one whose handshake it was counted when it began
+        await one.wait(20)
+        assert one.messages == [f"m{number}" for number in range(8)]
+        assert [(await one.show(f"m{number}"))["ambiguous"] for number in range(8)] == [0] * 8
+
+
+async def test_it_stops_although_nothing_can_be_written(tmp_path: Path) -> None:
+    """What cannot be put back is owed after the restart all the same; systemd would kill what waits for the disk."""
+    async with bench(tmp_path) as one:
+        one.line.connected.clear()
+        await one.owe("a")
+        await one.do(lambda store: store.db.execute("PRAGMA busy_timeout=1"))
+        with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)) as nosy:
+            nosy.execute("BEGIN IMMEDIATE")
+            await one.sender.stop(grace=0)
+            assert one.outbox.refusal() is not None

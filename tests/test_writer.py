@@ -302,6 +302,24 @@ async def test_damage_met_while_running_is_refused_once_and_replaced(tmp_path: P
         assert [states[id] for id in ("lucky", "19")] == ["pending", "pending"]
 
 
+@pytest.mark.parametrize("damage", ["history = '{]'", "id = CAST(id AS BLOB)", "accepted_at = x'00'"])
+async def test_damage_inside_a_row_stops_nobody(tmp_path: Path, damage: str) -> None:
+    """SQLite's own check sees no flipped bit in a value; the row may be lost, what is behind it must not wait."""
+    async with opened(tmp_path) as outbox:
+        for id in ("bad", "good"):
+            await owe(outbox, id, conversation=id)
+        await claim(outbox)
+        await outbox.do(lambda store: store.db.execute(f"UPDATE deliveries SET {damage} WHERE id = 'bad'"))
+    async with opened(tmp_path) as outbox:
+        claimed: list[Delivery] = []
+        with contextlib.suppress(OutboxUnavailable):
+            claimed += await claim(outbox)
+        await owe(outbox, "new", conversation="new")
+        assert outbox.damaged is not None
+        claimed += await claim(outbox)
+        assert {"good", "new"} <= {delivery.id for delivery in claimed}
+
+
 # --- a disk that is full ---
 
 WRITER = """

@@ -94,6 +94,8 @@ class Line:
         self.calls: list[Call] = []
         self.told: list[Call] = []
         self.answer: Callable[[Call], Result | None] = lambda call: None  # None: well
+        self.connected = asyncio.Event()  # until then nothing gets onto the wire
+        self.connected.set()
 
     def next(self, *results: Result | asyncio.Future[Result] | Exception, chat: str | None = None) -> None:
         """The next sends (to *chat*) end so, one after the other; a future is one that hangs until it is set."""
@@ -111,6 +113,7 @@ class Line:
         timeout: float = 10.0,
         written: asyncio.Event | None = None,
     ) -> Result:
+        await self.connected.wait()
         call = Call(method=method, payload=dict(payload or {}), at=self._clock.now, timeout=timeout)
         self.calls.append(call)
         if written is not None:
