@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from .clock import Clock
 from .errors import OutboxUnavailable
@@ -29,22 +31,21 @@ async def keep(
             if outbox.refusal() is not None:
                 await outbox.do(lambda store: store.remember("probed_at", outbox.now()))
             if outbox.damaged != reported:
-                await outbox.do(lambda store: _report_damage(store, outbox, destination))
+                await outbox.do(partial(_report_damage, outbox=outbox, id=outbox.new_id(), destination=destination))
                 reported = outbox.damaged
             if beats % TELL_EVERY == 0:
-                await outbox.do(
-                    lambda store: store.announce_deaths(id=outbox.new_id(), destination=destination, now=outbox.now())
-                )
+                where: dict[str, Any] = {"id": outbox.new_id(), "destination": destination, "now": outbox.now()}
+                await outbox.do(partial(Store.announce_deaths, **where))
             if forgetting or beats % FORGET_EVERY == 0:
                 forgetting = await outbox.do(lambda store: store.expire(now=outbox.now(), retention=retention)) > 0
         beats += 1
         await clock.sleep(0.05 if forgetting else BEAT)
 
 
-def _report_damage(store: Store, outbox: Outbox, destination: str) -> None:
+def _report_damage(store: Store, outbox: Outbox, id: str, destination: str) -> None:
     notice = Notice(
         event="relay.database_damaged",
         headline="⚠️ The relay's database was damaged",
         facts=(("Set aside as", outbox.damaged or ""), ("Some alerts", "may be lost, or told twice")),
     )
-    store.enqueue(notice, id=outbox.new_id(), destination=destination, conversation="relay", now=outbox.now())
+    store.enqueue(notice, id=id, destination=destination, conversation="relay", now=outbox.now())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import mmap
+import contextlib
 import os
 import struct
 import zlib
@@ -27,48 +26,46 @@ class Told:
 
 
 class Journal:
-    """A small file in shared memory: what is noted there outlives the process, though not a power failure.
+    """A small file: what is noted there outlives the process, in the system's memory, though not a power failure.
 
     So a request is answered when Telegram has taken its message, and a crash in the moment before the database says
     so makes no second copy.
     """
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)
-            size = SLOTS * _SLOT
-            # Written back, so that no place is without room on the disk: that would end the process at a note.
-            if os.pwrite(descriptor, os.pread(descriptor, size, 0).ljust(size, b"\0"), 0) < size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._map = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(self._file, 0o600)
         self._free = list(range(SLOTS))
         self._used: dict[int, int] = {}
 
     def read(self) -> list[Told]:
         """What the last process noted, whether or not the database had it in time."""
-        found = []
-        for slot in range(SLOTS):
-            raw = self._map[slot * _SLOT : (slot + 1) * _SLOT]
-            if any(raw) and raw[_RECORD.size :] == _checksum(raw[: _RECORD.size]):
-                seq, now, message_id, chat_id = _RECORD.unpack_from(raw)
+        found, raw = [], os.pread(self._file, SLOTS * _SLOT, 0)
+        for begin in range(0, len(raw), _SLOT):
+            record, checksum = raw[begin : begin + _RECORD.size], raw[begin + _RECORD.size : begin + _SLOT]
+            if any(record) and checksum == _checksum(record):
+                seq, now, message_id, chat_id = _RECORD.unpack(record)
                 found.append(Told(seq, now, chat_id.rstrip(b"\0").decode(), message_id if message_id >= 0 else None))
         return found
 
     def clear(self) -> None:
-        """The database has it all."""
-        self._map[:] = bytes(len(self._map))
+        """The database has it all. The room is taken now, so that notes find it on a full disk too."""
+        with contextlib.suppress(OSError):
+            os.pwrite(self._file, bytes(SLOTS * _SLOT), 0)
 
     def note(self, told: Told) -> bool:
         """Note it; False where there is no room."""
         chat_id = told.chat_id.encode()
         if not self._free or len(chat_id) > 40:
             return False
-        slot = self._used[told.seq] = self._free.pop()
+        slot = self._free.pop()
         raw = _RECORD.pack(told.seq, told.now, -1 if told.message_id is None else told.message_id, chat_id)
-        self._map[slot * _SLOT : (slot + 1) * _SLOT] = raw + _checksum(raw)
+        try:
+            os.pwrite(self._file, raw + _checksum(raw), slot * _SLOT)  # torn, its checksum says so
+        except OSError:
+            self._free.append(slot)
+            return False
+        self._used[told.seq] = slot
         return True
 
     def forget(self, seq: int) -> None:
@@ -77,7 +74,7 @@ class Journal:
             self._free.append(slot)
 
     def close(self) -> None:
-        self._map.close()
+        os.close(self._file)
 
 
 def _checksum(raw: bytes) -> bytes:

@@ -32,6 +32,7 @@ MAX_MEMORIES = 200_000
 HISTORY_KEPT = 20
 SPARE_PAGES = 1024  # of 4 KiB, kept for the next rows
 STEP = 200  # rows that housekeeping takes at a time, so that nobody waits for it
+TEST_KEPT = 5.0  # seconds after which whoever asked for a test has been told that it was not sent
 TOGETHER = 32  # rows that one statement puts in
 RECENT = 64  # contents that are claimed as they came, without reading them again
 
@@ -224,6 +225,7 @@ class Store:
                     (seq, id, destination, conversation, memory, rank, rank, content, accepted_at, now, now,
                      attempts, min(attempts, 1)),
                 )  # fmt: skip
+                self._last = max(self._last, seq)
         db.execute("COMMIT")
 
     # --- taking in ---
@@ -358,6 +360,9 @@ class Store:
                 for row in rows:
                     (seq, conversation, id, rank, accepted_at, attempts, ambiguous, born, since, before,
                      chat_id, message_id) = row  # fmt: skip
+                    if rank < 0 and born < now - TEST_KEPT:
+                        self.withdraw(seq)
+                        continue
                     known, reason = self._content(seq), "unreadable in the outbox"
                     if now - since - (total - before) > max_age:
                         known, reason = None, "too old: it could not be said within RELAY_MAX_AGE"

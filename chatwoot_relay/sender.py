@@ -372,7 +372,6 @@ class Sender:
             case Sent(message_id):
                 self._well(chat)
                 self._metrics.delivered("sent", rank=delivery.rank, now=self._clock.wall())
-                # Answered once it is marked: whoever has a 200 will not see the message again after a crash.
                 told = Told(seq, now, chat, message_id)
                 noted = self._outbox.journal.note(told)
                 marked = self._outbox.told(told, noted=noted)

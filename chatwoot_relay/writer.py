@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import queue
+import random
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -146,7 +147,7 @@ class Outbox:
 
     def new_id(self) -> str:
         """A public id for a delivery. They grow, so that their index is written at its end, however large it is."""
-        self._newest = max(self._newest + 1, int(self.clock.wall() * 1e6) << 8)
+        self._newest = max(self._newest + 1, int(self.clock.wall() * 1e6) << 8 | random.getrandbits(8))
         return f"{self._newest:016x}"
 
     async def do(self, run: Callable[[Store], T]) -> T:

@@ -437,6 +437,15 @@ def test_a_test_that_was_not_told_is_forgotten(store: Store) -> None:
     assert ids(claim(store)) == ["alert"]
 
 
+def test_a_test_that_could_not_be_withdrawn_is_not_told_either(store: Store) -> None:
+    """The disk was full when its time was up, and its caller has been told that it was not sent."""
+    where: dict[str, Any] = {"destination": "team", "conversation": "test", "rank": Rank.TEST, "now": 0}
+    store.enqueue(an_alert(), id="t", **where)
+    owe(store, "alert", now=9)
+    assert ids(claim(store, 2, now=9)) == ["alert"]
+    assert store.status("t") is None
+
+
 def test_a_notice_replies_to_the_alert_that_opened_its_episode(store: Store) -> None:
     """Once that has been told; before, there is nothing to reply to."""
 
