@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import os
 import queue
-import random
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ import structlog
 from .clock import Clock
 from .errors import NotOurDatabase, OutboxUnavailable, Taken
 from .journal import Journal, Told
-from .models import Delivery
+from .models import Delivery, new_id
 from .outbox import Accepted, Arrival, Died, Store, Tally
 from .schema import open_database, salvage
 
@@ -147,7 +146,7 @@ class Outbox:
 
     def new_id(self) -> str:
         """A public id for a delivery. They grow, so that their index is written at its end, however large it is."""
-        self._newest = max(self._newest + 1, int(self.clock.wall() * 1e6) << 8 | random.getrandbits(8))
+        self._newest = max(self._newest + 1, int(self.clock.wall() * 1e6) << 8 | int(new_id()[:2], 16))
         return f"{self._newest:016x}"
 
     async def do(self, run: Callable[[Store], T]) -> T:
