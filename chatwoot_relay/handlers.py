@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
+from math import isinf
 from typing import Any
 
 import attrs
@@ -228,9 +229,9 @@ async def _outcome(relay: Relay, future: Any, accepted: Accepted) -> Outcome | N
     """What came of a delivery, if it can come within the reply timeout; else None, at once where it cannot."""
     patience = relay.settings.relay_reply_timeout
     if not future.done():
-        at_worst = min(relay.outbox.tally.pending, FEW)
-        if relay.draining or relay.sender.delay(TEAM, ahead=at_worst) > patience:
-            if relay.draining or relay.sender.delay(TEAM) > patience:
+        at_worst = relay.sender.delay(TEAM, ahead=min(relay.outbox.tally.pending, FEW))
+        if relay.draining or at_worst > patience:
+            if relay.draining or isinf(at_worst) or relay.sender.delay(TEAM) > patience:
                 return None
             ahead = await relay.outbox.do(lambda store: store.ahead(accepted.id))
             if not future.done() and relay.sender.delay(TEAM, ahead=ahead) > patience:

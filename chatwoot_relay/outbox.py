@@ -48,7 +48,7 @@ class Accepted:
     fresh: bool = True
 
 
-@attrs.frozen
+@attrs.define  # not frozen, which would take twice as long to make
 class Arrival:
     """What is owed from now on, and to whom."""
 

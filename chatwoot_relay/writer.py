@@ -42,7 +42,7 @@ Claims = tuple[list[Delivery], list[Died]]
 _Verb = Callable[[Store, Sequence[Any]], Sequence[Any]]
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)  # not frozen, which would take twice as long to make
 class _Item:
     """Work for the thread. All of a batch that name the same verb are done in one call of it, but for those alone."""
 
@@ -108,6 +108,7 @@ class Outbox:
         self._unclaimed = True  # whether something may be there to claim that no claim was tried for
         self._thread: threading.Thread | None = None
         self._newest = 0  # the last id
+        self._own = int(new_id()[:2], 16)  # in each of them, should the clock come by here in another process again
         self._soon = False  # whether what waits goes to the thread at the end of this turn
         self._later: asyncio.TimerHandle | None = None  # when else
         self._low = False
@@ -146,7 +147,7 @@ class Outbox:
 
     def new_id(self) -> str:
         """A public id for a delivery. They grow, so that their index is written at its end, however large it is."""
-        self._newest = max(self._newest + 1, int(self.clock.wall() * 1e6) << 8 | int(new_id()[:2], 16))
+        self._newest = max(self._newest + 1, int(self.clock.wall() * 1e6) << 8 | self._own)
         return f"{self._newest:016x}"
 
     async def do(self, run: Callable[[Store], T]) -> T:
