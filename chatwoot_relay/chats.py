@@ -18,7 +18,7 @@ QUESTION = """\
 Nothing waits for this bot at Telegram: nobody wrote where it can see it, or another
 program reads it. Asking for more would end that program's poll. Ask all the same?"""
 NOTHING = """\
-@{name} has seen no chat since yesterday. Let it see one, then ask again:
+{said} Let it see a chat, then ask again:
   group    add @{name}, and write there: /start@{name}
            (anything else stays hidden from it by privacy mode)
   topic    write the same in the topic
@@ -28,6 +28,10 @@ NOTHING = """\
 
 class Unusable(RelayError):
     """Telegram could not be asked; the words say why and what to do."""
+
+
+class Busy(Unusable):
+    """Not now."""
 
 
 @attrs.frozen
@@ -62,7 +66,9 @@ class Bot(Telegram):
         if answer.body is None:
             raise Unusable(f"Telegram does not answer (HTTP {answer.status} without JSON)")
         reply = Reply(answer.status, answer.body, answer.headers.get("Date", ""))
-        if reply.status == 429 or reply.status >= 500:
+        if reply.status == 429:
+            raise Busy(f"Telegram asks us to wait ({reply.words})")
+        if reply.status >= 500:
             raise Unusable(f"Telegram does not answer ({reply.words})")
         return reply
 
@@ -108,11 +114,11 @@ async def find(bot: Bot, *, confirm: Callable[[str], bool]) -> list[Place]:
             f"Another program has a webhook on @{name}, and sees alone what is written to it.\n"
             "Make a bot of its own for alerts: /newbot at @BotFather."
         )
-    places = None
+    said, places = "Telegram was not asked (--yes asks).", list[Place]()
     if hook.get("pending_update_count") or confirm(QUESTION):
-        places = gather(await updates(bot))
+        said, places = f"@{name} has seen no chat since yesterday.", gather(await updates(bot))
     if not places:
-        raise Unusable(NOTHING.format(name=name))
+        raise Unusable(NOTHING.format(said=said, name=name))
     return places
 
 

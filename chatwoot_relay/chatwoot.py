@@ -36,9 +36,13 @@ KNOWN_EVENTS = frozenset({
 _MENTION = re.compile(r"\[@([^\]\n]{1,100})\]\(mention://[a-z]{1,20}/[^)\s]{0,200}\)")
 _MESSAGE_KINDS: dict[object, str] = {0: "incoming", 1: "outgoing", 2: "activity", 3: "template"}
 _MESSAGE_KINDS |= {kind: kind for kind in _MESSAGE_KINDS.values()}
+_OURS = frozenset({"outgoing", "template"})
 _CONTACT, _PERSON, _BOT = Role
 _ROLES = {"user": _PERSON, "contact": _CONTACT, "": _CONTACT}
+_MATTERING = frozenset({"status", "priority", "assignee_id", "team_id", "label_list", "updated_at"})
 _NATIVE = frozenset({"id", "content", "message_type", "status"})  # what Chatwoot's own have, one or the other
+_ABOUT_CONVERSATIONS = ("conversation_", "automation_event.", "macro.")
+_CONVERSATION = frozenset({"status", "messages", "meta"})  # what tells one from another thing with an id
 _SAID_BY_NAME = {"conversation_opened": "open", "conversation_resolved": "resolved"}
 _CHANNELS = {
     "WebWidget": "website chat", "Api": "API", "Email": "e-mail", "FacebookPage": "Facebook", "TwilioSms": "Twilio",
@@ -137,7 +141,7 @@ def _message(wire: dict[str, Any]) -> Message:
         text=_text(wire.get("content"), MAX_TEXT),
         private=wire.get("private") is True,
         content_type=_text(wire.get("content_type")),
-        sender=_person(sender, whose, ours=kind in ("outgoing", "template")),
+        sender=_person(sender, whose, ours=kind in _OURS or (kind != "incoming" and "type" in sender and not whose)),
         at=at,
         timestamp=timestamp,
         attachments=tuple(map(_attachment, _list(wire.get("attachments")))),
@@ -170,22 +174,28 @@ def _complete(message: Message, more: dict[str, Any]) -> None:
             message.answers += ((_text(entry.get("label")) or _text(entry.get("name")), chosen),)
 
 
-def _changed(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(_words(value))
+def _changed(value: object) -> str:
     if type(value) in (int, float):
-        return str(value) if abs(value) <= MAX_ID else ""
+        return str(value) if abs(value) <= MAX_ID else ""  # type: ignore[arg-type]
     return _text(value)
+
+
+def _change(name: str, value: object) -> Change:
+    """Of a list, such as label_list, what was added."""
+    before, after = map(_object(value).get, ("previous_value", "current_value"))
+    if isinstance(after, list):
+        old = {item for item in before if isinstance(item, str)} if isinstance(before, list) else set()
+        after = ", ".join(_words([item for item in after if isinstance(item, str) and item not in old]))
+    return Change(name=_text(name), before=_changed(before), after=_changed(after))
 
 
 def _changes(value: object) -> tuple[Change, ...]:
     """changed_attributes: a list of objects with one member each, null, or anything."""
-    found = []
-    for entry in map(_object, _list(value)):
-        for name, change in list(entry.items())[:MAX_ITEMS]:
-            before, after = (_changed(_object(change).get(part)) for part in ("previous_value", "current_value"))
-            found.append(Change(name=_text(name), before=before, after=after))
-    return tuple(found[:MAX_ITEMS])
+    entries = value if isinstance(value, list) else []
+    items = [item for entry in entries if isinstance(entry, dict) for item in entry.items()]
+    if len(items) > MAX_ITEMS:
+        items.sort(key=lambda item: item[0] not in _MATTERING)
+    return tuple(_change(*item) for item in items[:MAX_ITEMS])
 
 
 # --- Keys: what tells one thing from the next ---
@@ -238,19 +248,22 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         conversation = {}
     elif about_message or (isinstance(inner, dict) and (simple or "status" not in document)):
         conversation = _object(inner)
-    else:
+    elif name.startswith(_ABOUT_CONVERSATIONS) or not _CONVERSATION.isdisjoint(document):
         conversation = document
+    else:  # another thing, whose id is no conversation's
+        conversation = {}
     meta, messages = _object(conversation.get("meta")), _list(conversation.get("messages"))
     newest, own = _object(messages[0] if messages else None), _object(document.get("account"))
     account = _id(own.get("id")) or _id(_object(conversation.get("account")).get("id"))
     account = account or _id(newest.get("account_id")) or _id(account_id)
     number = _id(conversation.get("id"))
     user, assignee = _object(document.get("user")), _object(meta.get("assignee"))
-    actor, message, key = _person(user, _text(user.get("type"))), None, None
+    stranger = _id(user.get("id")) != _id(_object(meta.get("sender")).get("id"))  # to the conversation: one of ours
+    actor, message, key = _person(user, _text(user.get("type")), ours=stranger), None, None
     changes = _changes(document.get("changed_attributes"))
     if simple:
-        message = _message(_object(said) or {"content": said})
-        actor = message.sender = _person(_object(document.get("sender"))) or message.sender
+        message, sender = _message(_object(said) or {"content": said}), _object(document.get("sender"))
+        actor = message.sender = _person(sender, _text(sender.get("type"))) or message.sender
     elif about_message:
         message = _message(document)
         if name == "message_created":

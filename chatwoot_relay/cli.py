@@ -19,13 +19,13 @@ import click
 
 from . import __version__, chatwoot, control, door, notices, routing
 from .clock import Clock
-from .errors import Refused, RelayError
+from .errors import ConfigurationError, Refused, RelayError
 from .markup import text_of
 from .openapi import openapi
 from .render import Links, render, trim
 from .server import run
-from .settings import help_text, load, unknown
-from .telemetry import set_up_logs
+from .settings import Settings, help_text, load, unknown
+from .telemetry import is_journal, set_up_logs
 
 click.UsageError.exit_code = 1  # 2 has no meaning of its own here
 as_json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -40,8 +40,9 @@ class Group(click.Group):
         except BrokenPipeError:
             raise  # whoever read has read enough, which click keeps quiet about
         except (RelayError, OSError, sqlite3.Error) as error:
+            level = "<3>" if is_journal(sys.stderr.buffer, os.environ.get("JOURNAL_STREAM", "")) else ""
             for complaint in getattr(error, "complaints", (error,)):
-                click.echo(f"chatwoot-relay: {complaint}", err=True)
+                click.echo(f"{level}chatwoot-relay: {complaint}", err=True)
             ctx.exit(getattr(error, "exit_code", 1))
 
 
@@ -182,26 +183,22 @@ def redrive(ids: tuple[str, ...], everything: bool) -> None:
         raise RelayError(f"not a dead letter: {', '.join(missing)}")
 
 
-@outbox.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-def backup(file: Path) -> None:
-    """Write a consistent copy of the outbox to FILE. What is there is replaced."""
-    control.back_up(_database(), file)
-    click.echo(f"{file}: {file.stat().st_size} bytes")
-
-
 @main.command("render")
 @click.argument("file", type=click.File("rb"))
 @click.option("--html", "as_html", is_flag=True, help="The markup that is sent.")
 def render_(file: Any, as_html: bool) -> None:
     """Show what Telegram would show of a payload.
 
-    FILE holds an alert or a Chatwoot event; - is standard input.
+    FILE holds an alert or a Chatwoot event; - is standard input. Links are made as the service makes them.
     """
+    settings = Settings()
+    with contextlib.suppress(ConfigurationError):  # it needs none
+        settings = load(os.environ, directory=Path.cwd(), only={"chatwoot_url", "chatwoot_account_id"})
+    base, account = settings.chatwoot_url, settings.chatwoot_account_id
     try:
         document = door.parse(file.read())
         if isinstance(document, dict) and isinstance(document.get("event"), str) and "severity" not in document:
-            event = chatwoot.read_event(document, base_url=None, account_id=None)
+            event = chatwoot.read_event(document, base_url=base, account_id=account)
             decision = routing.decide(event, None, events=frozenset({"all"}), now=0.0)
             if decision.what is None:
                 click.echo(f"Nothing would be told: {decision.ignored}.")
@@ -215,7 +212,7 @@ def render_(file: Any, as_html: bool) -> None:
         cause = refused.__context__  # the reader's own complaint knows the place
         place = f", line {cause.lineno}, column {cause.colno}" if isinstance(cause, json.JSONDecodeError) else ""
         raise RelayError(f"{getattr(file, 'name', '-')}{place}: {refused.detail}") from None
-    html = render(content, links=Links())
+    html = render(content, links=Links(base=base, account=account))
     click.echo(html if as_html else text_of(html))
 
 
@@ -228,12 +225,9 @@ def openapi_() -> None:
 # --- what commands share ---
 
 
-def _database() -> Path:
-    return load(os.environ, directory=Path.cwd(), only={"relay_database"}).relay_database
-
-
 def _perform(verb: str, **args: Any) -> Any:
-    return asyncio.run(control.perform(_database(), verb, **args))
+    database = load(os.environ, directory=Path.cwd(), only={"relay_database"}).relay_database
+    return asyncio.run(control.perform(database, verb, **args))
 
 
 def _time(seconds: float) -> str:

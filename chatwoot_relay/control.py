@@ -1,4 +1,4 @@
-"""The outbox for commands: its file opened or copied with advice, and the Unix socket that the service listens on.
+"""The outbox for commands: its file opened with advice, and the Unix socket that the service listens on.
 
 Whoever may open the socket may read the outbox and redrive; nothing is sent from here.
 """
@@ -18,14 +18,13 @@ import aiohttp
 from aiohttp import web
 
 from .clock import Clock
-from .errors import ConfigurationError, NotOurDatabase, RelayError
+from .errors import ConfigurationError, RelayError, Taken
 from .outbox import Store
-from .schema import APPLICATION_ID
 from .writer import Outbox
 
 PATIENCE = 30.0  # seconds without a byte, after which the service is taken for hung
 READING: dict[str, Callable[..., Any]] = {"list": Store.newest, "show": Store.show, "tally": Store.counts}
-ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+ABSENT = (errno.ENOENT, errno.ENOTDIR)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 SAME = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO, sqlite3.SQLITE_READONLY: errno.EROFS}
 
@@ -35,32 +34,18 @@ SAME = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO, sqli
 
 def open_outbox(path: Path, *, clock: Clock | None = None) -> Outbox:
     """The outbox at *path*, open. Raises Taken, ConfigurationError or RelayError, which say what to do."""
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"RELAY_DATABASE: {path} is no regular file; name one, or a new file")
     outbox = Outbox(path, clock=clock)
     try:
         outbox.open()
     except (OSError, sqlite3.Error) as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            raise Taken(f"another program has locked {path}; stop it, or set RELAY_DATABASE") from None
         absent = isinstance(error, OSError) and error.errno in ABSENT
         told = f"the outbox cannot be opened at {path}: {advice(error, path, 'set RELAY_DATABASE')}"
         raise (ConfigurationError if absent else RelayError)(told) from None
     return outbox
-
-
-def back_up(database: Path, copy: Path) -> None:
-    """Write a consistent copy, for its owner alone. The outbox is only read, so the service may run meanwhile."""
-    _demand(database)
-    if copy.exists() and copy.samefile(database):
-        raise RelayError(f"{copy} is the outbox itself; name another file")
-    try:
-        with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as source:
-            if source.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise NotOurDatabase(f"RELAY_DATABASE: {database} is another program's; name the service's")
-            descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            os.fchmod(descriptor, 0o600)  # it may have been there before
-            os.close(descriptor)
-            with contextlib.closing(sqlite3.connect(copy)) as target:
-                source.backup(target)
-    except (OSError, sqlite3.Error) as error:
-        raise RelayError(f"{copy} cannot be written: {advice(error, copy, 'name another file')}") from None
 
 
 def _demand(database: Path) -> None:
@@ -78,8 +63,6 @@ def advice(error: OSError | sqlite3.Error, path: Path, otherwise: str) -> str:
         todo = f"make room on its disk (`df -h {path.parent}`), or {otherwise}"
     elif code == errno.EROFS:
         todo = f"have its disk mounted for writing (`findmnt -T {path.parent}`), or {otherwise}"
-    elif code == errno.EISDIR:
-        todo = f"{otherwise} to a file"
     else:
         todo = f"make {path.parent} a directory that we may write to, or {otherwise}"
     return f"{why}; {todo}"

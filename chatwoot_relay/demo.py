@@ -27,7 +27,6 @@ from .pages import seal
 from .settings import is_loopback, load
 from .telemetry import set_up_logs
 
-PASSED = ("RELAY_HOST", "RELAY_PORT")
 SHOWN = 100  # messages on the page
 PULSE = 15.0  # seconds between signs of life to a page that has nothing new to see
 ACCOUNT = {"id": 1, "name": "Acme Support"}
@@ -39,12 +38,13 @@ ANNA = {"id": 11, "name": "Anna Petrova", "email": "anna@acme.example", "type": 
 
 
 def run_demo(environ: Mapping[str, str], *, open_browser: bool = False) -> None:
-    """Run until SIGINT or SIGTERM; of *environ* only PASSED counts. Raises Taken or ConfigurationError."""
+    """Run until SIGINT or SIGTERM; of all settings only where to listen counts. Raises Taken, ConfigurationError."""
     set_up_logs(level="error", form="auto", secrets=())
-    asyncio.run(_run({name: environ[name] for name in PASSED if name in environ}, open_browser=open_browser))
+    where = load(environ, directory=Path.cwd(), only={"relay_host", "relay_port"})
+    asyncio.run(_run(where.relay_host, where.relay_port, open_browser=open_browser))
 
 
-async def _run(passed: Mapping[str, str], *, open_browser: bool) -> None:
+async def _run(host: str, port: int, *, open_browser: bool) -> None:
     telegram, telling = FakeTelegram(), list[asyncio.Task[None]]()
     with tempfile.TemporaryDirectory(prefix="chatwoot-relay-demo-") as folder:
         async with telegram.serving() as api:
@@ -57,7 +57,8 @@ async def _run(passed: Mapping[str, str], *, open_browser: bool) -> None:
                 "RELAY_DATABASE": f"{folder}/outbox.db",
                 "RELAY_ALLOW_ANONYMOUS": "yes",  # nothing here is worth a token, and loopback is the default
                 "RELAY_PACING": "off",  # there is nobody to be gentle to
-                **passed,
+                "RELAY_HOST": host,
+                "RELAY_PORT": str(port),
             }
             settings = load(values, directory=Path(folder))
 

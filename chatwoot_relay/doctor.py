@@ -7,9 +7,7 @@ import contextlib
 import email.utils
 import fcntl
 import os
-import shutil
 import sqlite3
-import struct
 import textwrap
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
@@ -22,15 +20,15 @@ import attrs
 import click
 
 from . import settings as configuration
-from .chats import Bot, Reply, Unusable, open_bot, printable, title
+from .chats import Bot, Busy, Reply, Unusable, open_bot, printable, title
 from .chatwoot import KNOWN_EVENTS
 from .control import ask
-from .errors import ConfigurationError, RelayError
+from .errors import ConfigurationError, NotOurDatabase, RelayError
 from .markup import Html
-from .schema import APPLICATION_ID, SCHEMA_VERSION
+from .schema import Damaged, demand_ours
 from .settings import Settings, is_loopback
 from .telegram import GENERAL_TOPIC, message
-from .writer import FREE_DISK
+from .writer import disk_is_low
 
 SIGNS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 SKEW_REFUSED, SKEW_TOLD = 300.0, 30.0  # seconds
@@ -89,7 +87,7 @@ def check_links(settings: Settings) -> Finding:
 
 def check_outbox(path: Path, *, state: str = "") -> Finding:
     """Look at the file without touching it: its owner may be running. systemd makes *state* when it starts us."""
-    folder, head = path.parent, b""
+    folder = path.parent
     if not folder.is_dir():
         if folder == Path(state):
             return ok("outbox", f"{path} will be made at the first start")
@@ -97,20 +95,18 @@ def check_outbox(path: Path, *, state: str = "") -> Finding:
     for place, mode in ((folder, os.W_OK | os.X_OK), (path, os.W_OK)):
         if not os.access(place, mode) and place.exists():
             return fail("outbox", f"{place} is not writable", "run as the service's user, or mend its owner")
-    if shutil.disk_usage(folder).free < FREE_DISK:
-        return fail("outbox", "less than 64 MiB of disk are free: alerts are refused", "make room")
+    if lacking := disk_is_low(folder):
+        return fail("outbox", f"{lacking}: alerts are refused", "make room")
     try:
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            head = file.read(100)
+        if not demand_ours(path):
+            return ok("outbox", f"{path} will be made at the first start")
     except OSError as error:
         return fail("outbox", f"{path} cannot be read: {error.strerror}", "mend its owner and mode")
-    if not head:
-        return ok("outbox", f"{path} will be made at the first start")
-    version, application = struct.unpack_from(">I4xI", head.ljust(100, b"\0"), 60)
-    if not head.startswith(b"SQLite format 3\0") or application != APPLICATION_ID:
-        return fail("outbox", f"{path} is another program's", "set RELAY_DATABASE to a file of ours or a new one")
-    if version > SCHEMA_VERSION:
-        return fail("outbox", f"{path} is of a newer version", "upgrade chatwoot-relay again")
+    except NotOurDatabase as error:
+        what, _, todo = str(error).removeprefix("RELAY_DATABASE: ").partition("; ")
+        return fail("outbox", what, todo)
+    except Damaged as error:
+        return fail("outbox", f"{path}: {error}", "set RELAY_DATABASE to a file of ours or a new one")
     if path.stat().st_mode & 0o077:
         return warn("outbox", f"others may read {path}", f"chmod 600 {path}")
     if is_in_use(path):
@@ -146,11 +142,14 @@ async def check_service(path: Path) -> AsyncIterator[Finding]:
     try:
         async with asyncio.timeout(PATIENCE):
             status, tally = dict(await ask(path, "status")), dict(await ask(path, "tally"))
-    except (aiohttp.ClientError, RelayError, OSError, ValueError, TypeError):
+    except (RelayError, TimeoutError):
+        yield fail("service", "it runs, and does not answer", "journalctl -u chatwoot-relay says why; restart it")
+        return
+    except (aiohttp.ClientError, OSError, ValueError, TypeError):
         yield warn("service", "not running here", "systemctl start chatwoot-relay, or chatwoot-relay serve")
         return
     if trouble := status.get("detail"):
-        yield fail("service", f"{status.get('status')}: {trouble}", "mend that; it goes on by itself")
+        yield fail("service", f"{status.get('status')}: {trouble}", "mend that; a changed setting needs a restart")
     else:
         yield ok("service", f"running: {status.get('describe', 'healthy')}")
     if dead := tally.get("dead"):
@@ -187,11 +186,11 @@ async def check_telegram(settings: Settings, bot: Bot, *, send: bool, now: float
             yield check_rights(reply, chat, name=name)
         yield check_thread(settings.telegram_thread_id, chat)
         if send:
-            yield await check_send(settings, bot)
+            yield await check_send(settings, bot, name=name)
     except Unusable as why:
         host = urlsplit(settings.telegram_api_url).netloc
         todo = f"try `curl -I {settings.telegram_api_url}`: name server, firewall, proxy?"
-        yield fail("telegram", f"{host}: {why}", todo)
+        yield fail("telegram", f"{host}: {why}", "run it again then" if isinstance(why, Busy) else todo)
 
 
 def check_clock(date: str, *, now: float) -> Finding:
@@ -245,7 +244,8 @@ def check_rights(reply: Reply, chat: Mapping[str, Any], *, name: str) -> Finding
             return ok("rights", "administrator of the channel")
         return fail("rights", f"{status}, may not post", f"make @{name} an admin who may post messages")
     rights = {"member": chat.get("permissions") or {}, "restricted": member}.get(status, {})
-    if status in ("left", "kicked") or rights.get("can_send_messages") is False:
+    gone = status in ("left", "kicked") or member.get("is_member") is False
+    if gone or rights.get("can_send_messages") is False:
         return fail("rights", f"{status}, may not write", f"add @{name} and let it write, or make it an admin")
     return ok("rights", f"{status}, may write")
 
@@ -258,11 +258,13 @@ def check_thread(thread: int | None, chat: Mapping[str, Any]) -> Finding:
     return ok("thread", general if thread in (None, GENERAL_TOPIC) else f"topic {thread}, which `doctor --send` proves")
 
 
-async def check_send(settings: Settings, bot: Bot) -> Finding:
+async def check_send(settings: Settings, bot: Bot, *, name: str) -> Finding:
     """The only proof: a silent message, sent as an alert is, that goes at once."""
     chat, thread = settings.telegram_chat_id, settings.telegram_thread_id
     text = Html("chatwoot-relay doctor: a test, gone in a moment")
     reply = await bot.ask("sendMessage", **message(text, chat_id=str(chat), thread_id=thread, silent=True))
+    if reply.status == 403 or reply.body.get("parameters"):
+        return await explain_chat(settings.telegram_chat_id, bot, reply, name=name)
     if reply.result is None:
         todo = "mend what Telegram says, and run it again"
         if "thread" in reply.words or "TOPIC" in reply.words:

@@ -32,6 +32,7 @@ from .signature import DELIVERY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Verd
 MAX_ALERT = 1024 * 1024
 MAX_BODY = 10 * 1024 * 1024
 TOO_LARGE = "The body is larger than 10 MiB."
+LARGE_ALERT = "An alert has at most 1 MiB."
 MAX_IN_FLIGHT = 32 * 1024 * 1024
 SMALL_BODY = 64 * 1024  # is read however much is in flight, so that a few large ones shut nobody out
 MAX_DEPTH = 500  # arrays and objects in each other: below what any reader or writer of JSON here would choke on
@@ -41,6 +42,7 @@ MAX_CLIENTS = 10_000
 SKEW_SHOWN = 600.0  # seconds for which a signature refused for its time is a sign of a wrong clock
 
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json|text/json", re.IGNORECASE)
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="chatwoot-relay", Basic realm="chatwoot-relay"'}
 _HINTS = {
     Verdict.MISSING: "it carries no X-Chatwoot-Signature; what Chatwoot never signs presents RELAY_TOKEN, as ?token=…",
@@ -83,14 +85,19 @@ class Door:
 
     # --- reading ---
 
-    async def read(self, request: web.Request) -> Entry:
-        """The body and its credentials, within size and time. Raises Refused 408, 413, 415, OutboxUnavailable."""
+    async def read(self, request: web.Request, *, at_most: int = MAX_BODY) -> Entry:
+        """The body and its credentials, within size and time. Raises Refused 408, 413, 415, OutboxUnavailable.
+
+        Of what is no JSON, and so no event, *at_most* so many bytes.
+        """
         body, headers = await self._read_body(request), request.headers
         kind = headers.get(hdrs.CONTENT_TYPE, "application/json")
-        if kind != "application/json" and not _JSON.fullmatch(kind.partition(";")[0].strip()):
-            raise Refused(415, "Send JSON: Content-Type: application/json.")
-        if hdrs.CONTENT_ENCODING in headers:
-            raise Refused(415, "Send the body as it is, without Content-Encoding.")
+        typed = kind == "application/json" or _JSON.fullmatch(kind.partition(";")[0].strip())
+        if not typed or hdrs.CONTENT_ENCODING in headers:
+            if len(body) > at_most:
+                raise Refused(413, LARGE_ALERT)
+            said = "Send the body as it is, without Content-Encoding."
+            raise Refused(415, said if typed else "Send JSON: Content-Type: application/json.")
         transport = [delivery_key(value) for value in headers.getall(DELIVERY_HEADER, [])[:1] if value]
         verdict = Verdict.MISSING
         if signatures := headers.getall(SIGNATURE_HEADER, []):
@@ -148,8 +155,8 @@ class Door:
     def demand_token(self, presented: bool) -> None:
         """Raises Refused 401 where a token is set and was not presented."""
         if self._token is not None and not presented:
-            how = "Authorization: Bearer …, as Basic password, or as ?token=…"
-            raise Refused(401, f"Present RELAY_TOKEN: {how}.", headers=_CHALLENGE)
+            how = "as Bearer or the password of Basic, in Authorization, or as ?token= in the URL"
+            raise Refused(401, f"Present RELAY_TOKEN {how}.", headers=_CHALLENGE)
 
     def demand_any(self, entry: Entry) -> None:
         """Raises Refused 401 unless a valid signature or the token came, or none is configured."""
@@ -228,7 +235,7 @@ def parse(body: bytes) -> Any:
 
     Raises Refused 400.
     """
-    if len(body) > MAX_ALERT and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+    if len(body) > MAX_ALERT and _values(body) > MAX_VALUES and _values(_STRING.sub(b"", body)) > MAX_VALUES:
         raise Refused(400, "The body has too many values.")
     try:
         value = _decode(body)
@@ -241,6 +248,11 @@ def parse(body: bytes) -> Any:
     if len(body) > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(value):
         raise Refused(400, "The body is nested too deeply.")
     return value
+
+
+def _values(body: bytes) -> int:
+    """How many members and elements, or more where strings hold commas and brackets."""
+    return sum(map(body.count, (b",", b"[", b"{")))
 
 
 def _decode(body: bytes) -> Any:

@@ -112,8 +112,8 @@ class Event:
 
     @property
     def conversation(self) -> str:
-        """What memory and order are kept by."""
-        return f"{self.account_id}:{self.conversation_id}"
+        """What memory is kept by; the account is 0 where the event does not say it."""
+        return f"{self.conversation_id}:{self.account_id}"
 
     def change(self, name: str) -> Change:
         """How that changed; of no name where it did not."""

@@ -19,7 +19,7 @@ from structlog.typing import FilteringBoundLogger
 
 from . import chatwoot, notices, routing
 from .clock import Clock
-from .door import MAX_ALERT, Door, Entry, parse, read_alert
+from .door import LARGE_ALERT, MAX_ALERT, Door, Entry, parse, read_alert
 from .errors import OutboxUnavailable, Refused
 from .events import Decision, Event, Memory
 from .markup import short_line
@@ -162,7 +162,7 @@ def _refused(error: Exception, request_id: str) -> Refused:
 async def receive_alert(request: web.Request) -> web.Response:
     """``POST /api/v1/chatwoot/alerts``: an alert, or a native event that was pointed here."""
     relay = request.app[RELAY]
-    entry = await relay.door.read(request)
+    entry = await relay.door.read(request, at_most=MAX_ALERT)
     if entry.signature is not Verdict.VALID:
         relay.door.demand_token(entry.token)
     try:
@@ -174,7 +174,7 @@ async def receive_alert(request: web.Request) -> web.Response:
         del entry, document  # may be large: not kept while Telegram is waited for
         return await _deliver_event(relay, event, transport)
     if len(entry.body) > MAX_ALERT:
-        raise Refused(413, "An alert has at most 1 MiB.")
+        raise Refused(413, LARGE_ALERT)
     relay.door.demand_token(entry.token)
     limits = relay.door.count(relay.door.client(request))
     if refused is not None:
@@ -400,9 +400,7 @@ def standing(relay: Relay) -> tuple[str, str | None]:
 
 async def tell_metrics(request: web.Request) -> web.Response:
     """``GET /metrics``."""
-    relay = request.app[RELAY]
-    relay.door.demand_token(relay.door.has_token(request))
-    page, kind = relay.metrics.render()
+    page, kind = request.app[RELAY].metrics.render()
     return web.Response(body=page, headers={hdrs.CONTENT_TYPE: kind})
 
 

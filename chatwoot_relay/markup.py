@@ -115,13 +115,13 @@ def line(text: str, limit: int) -> str:
 # link is left whole: what looks so inside it is not live, and a joiner there would break it when it is copied.
 _LIVE = regex.compile(
     r"""
-    (?P<link> (?: (?<![^\s<>"]) | (?<=(?<!\S)[(\[']) )
+    (?P<link> (?i: (?: (?<![^\s<>"]) | (?<=(?<!\S)[(\[']) )
         (?: (?:https?|ftp)://(?:[\p{L}\p{Nd}._~%+:-]+@)?
             (?: (?:[\p{L}\p{Nd}](?:[\p{L}\p{Nd}-]{0,61}[\p{L}\p{Nd}])?\.)+[a-z]{2,63} | (?:1?\d?\d\.){3}1?\d?\d )
           | (?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:TLD) )
         (?::[1-5]?[1-9]\d{1,3})?
-        [/?\#][^\s<>"«»\u2000-\u200b\u200e\u200f\u2016-\u206f]* )
-    | (?<![\p{L}\p{N}_]) @ (?=(?:[A-Za-z0-9_]{4,32}|gif|nft|pic|ufc|vid)(?![\p{L}\p{N}_]))
+        [/?\#][^\s<>"«»\u2000-\u200b\u200e\u200f\u2016-\u206f]* ) )
+    | (?<![\p{L}\p{N}_]) @ (?=(?:[A-Za-z0-9_]{4,32}|(?i:gif|nft|pic|ufc|vid))(?![\p{L}\p{N}_]))
     | (?<![\p{L}\p{N}_/<>]) / (?=[A-Za-z0-9_]{1,64}+(?:@[A-Za-z0-9_]{3,32}+|(?!@))(?![\p{L}\p{N}_/<>]))
     | (?<![HASH]) \# (?=[\p{Nd}_\xb7\u200c]{0,255}+\p{L})(?![HASH]*+(?:@[A-Za-z0-9_]{3,32}+)?+\#)
     """.replace("HASH", r"\p{L}\p{Nd}_\xb7\u200c").replace(
@@ -129,11 +129,12 @@ _LIVE = regex.compile(
         "com|org|net|info|biz|edu|gov|io|ai|app|dev|me|tv|co|shop|store|online|site|xyz|eu|de|uk|fr|es|it|nl|be|ch|at|pl|"
         "pt|ru|ua|us|ca|mx|br|ar|cl|in|id|jp|cn|kr|au|nz|za|tr|se|no|dk|fi|cz|gr|hu|ro|il|ae|sg|my|th|vn|ph|pk",
     ),
-    regex.VERBOSE | regex.IGNORECASE,
+    regex.VERBOSE,
 )
-# No more than a name, a command or a tag must have: a text without it is left alone for a fraction of the price.
+# No more than a name, a command or a tag must have: a text without it is left alone for a fraction of the price. What
+# is no ASCII may be a letter, for regex knows newer scripts than re.
 _MAYBE = re.compile(
-    r"[@/#](?:(?<=@)(?<![A-Z0-9_]@)[A-Z0-9_]|(?<=/)(?<![A-Z0-9_/<>]/)[A-Z0-9_]|(?<=#)[\w\xb7\u200c]*[^\W\d_])",
+    r"[@/#](?:(?<=@)(?<![A-Z0-9_]@)[A-Z0-9_]|(?<=/)(?<![A-Z0-9_/<>]/)[A-Z0-9_]|(?<=#)[\w\xb7\u200c]*(?:[^\W\d_]|[^\x00-\x7f]))",
     re.IGNORECASE,
 )
 _CLOSING = {")": "(", "]": "[", "}": "{"}

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram, Info
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from . import __version__
@@ -24,7 +24,8 @@ TELEGRAM_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 class Standing:
     """How things stand when somebody asks."""
 
-    queue: Mapping[str, int]  # deliveries by state: pending, sending, sent, dead
+    accepted: int  # deliveries, since there is this outbox
+    queue: Mapping[str, int]  # where they are: pending, sending, sent, dead, expired
     oldest: float  # seconds that the oldest pending delivery has waited; 0 where none does
     holds: Mapping[str, float]  # seconds left, by "chat" and "bot"
     operator: Mapping[str, bool]  # whether the operator must act, by "chat" and "bot"
@@ -86,7 +87,7 @@ class Metrics:
         """What is asked for at the moment of asking. prometheus-client calls it."""
         now = self._standing()
         for name, words, label, values in (
-            ("queue_deliveries", "Deliveries in the outbox.", "state", now.queue),
+            ("queue_deliveries", "Where the deliveries are that the outbox accepted.", "state", now.queue),
             ("hold_seconds", "How long nothing is sent yet.", "scope", now.holds),
             ("operator_needed", "1 where only the operator can mend it.", "scope", now.operator),
         ):
@@ -94,6 +95,8 @@ class Metrics:
             for key, value in values.items():
                 family.add_metric([key], value)
             yield family
+        words = "Deliveries accepted since there is this outbox: the sum of its states."
+        yield CounterMetricFamily("chatwoot_relay_outbox_accepted", words, value=now.accepted)
         words = "Age of the oldest pending delivery."
         yield GaugeMetricFamily("chatwoot_relay_oldest_pending_seconds", words, value=now.oldest)
 

@@ -223,8 +223,8 @@ def _changed(event: Event) -> str:
 
 def _facts(event: Event, what: What, message: Message, after: str) -> list[tuple[str, str]]:
     """The labelled lines: where, who, what changed."""
-    contact, sender = event.contact or Person(role=Role.CONTACT), message.sender or event.actor
-    person = sender or contact
+    contact, ours = event.contact or Person(role=Role.CONTACT), message.kind in ("outgoing", "template")
+    person = message.sender or event.actor or (Person(role=Role.BOT) if ours else contact)
     general = what is What.OTHER and (event.simple or _other(event) is None)
     asked = ("Question", _cut(message.text, MAX_SNIPPET) if message.answers else "")
     return [

@@ -178,7 +178,7 @@ class Store:
     def __init__(self, db: sqlite3.Connection, *, max_pending: int = MAX_PENDING) -> None:
         self.db = db
         self.max_pending = max_pending
-        self.full = False  # set by the writer: too little disk to accept more
+        self.full: str | None = None  # set by the writer: why no more can be accepted
         self.wall: Callable[[], float] = lambda: 0.0  # set by the writer: wall clock, for people
         self._last: int = db.execute("SELECT coalesce(max(seq), 0) FROM deliveries").fetchone()[0]
         self._recent: dict[int, Content] = {}
@@ -236,8 +236,8 @@ class Store:
 
     def enqueue_all(self, arrivals: Sequence[Arrival]) -> list[Accepted]:
         """All of these are owed from now on. Raises OutboxUnavailable where they do not all find room."""
-        if self.full:
-            raise OutboxUnavailable("less than 64 MiB of disk are free")
+        if self.full is not None:
+            raise OutboxUnavailable(self.full)
         wall, held = self.wall(), self.held()
         values: list[Any] = []
         for arrival in arrivals:
@@ -294,7 +294,9 @@ class Store:
         """
         if self._known(transport):
             return Ignored("duplicate")
-        before = self._memory(key) if key is not None else None
+        before = None
+        if key is not None:
+            key, before = self._recall(key)
         decision, content = decide(before, happening is not None and self._known((happening,)))
         changed = key is not None and decision.memory is not None and decision.memory != before
         if changed:
@@ -322,9 +324,17 @@ class Store:
             [(key, delivery, digest, now) for key in keys],
         )
 
-    def _memory(self, key: str) -> Memory | None:
-        row = self.db.execute("SELECT memory FROM conversations WHERE key = ?", (key,)).fetchone()
-        return None if row is None else recall(row[0])
+    def _recall(self, key: str) -> tuple[str, Memory | None]:
+        """A conversation's memory, and its key. The account 0 stands for whichever account has that conversation."""
+        number, _, account = key.partition(":")
+        between = (f"{number}:", f"{number};")
+        rows = dict(self.db.execute("SELECT key, memory FROM conversations WHERE key > ? AND key < ?", between))
+        if key not in rows and account == "0" and len(rows) == 1:
+            (key,) = rows
+        elif key not in rows and (unknown := f"{number}:0") in rows:
+            self.db.execute("UPDATE conversations SET key = ? WHERE key = ?", (key, unknown))
+            rows[key] = rows[unknown]
+        return key, recall(rows[key]) if key in rows else None
 
     # --- sending ---
 

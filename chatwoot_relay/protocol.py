@@ -20,13 +20,14 @@ Problem = Callable[[int, str], web.Response]
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_head_timeout", "_head_timer", "_problem")
+    __slots__ = ("_asked", "_head_timeout", "_head_timer", "_problem")
 
     def __init__(self, manager: web.Server, *, problem: Problem, head_timeout: float, **options: Any) -> None:
         super().__init__(manager, **options)
         self._problem = problem
         self._head_timeout = head_timeout
         self._head_timer: asyncio.TimerHandle | None = None
+        self._asked = False  # ever
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -38,15 +39,23 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._asked = self._asked or bool(self._messages)
         if not self.idle:
             self._stop_timer()
         elif self._head_timer is None:  # a head that came whole needs none
             self._expect_head()
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own shape; aiohttp's says None
+        """Who has asked and will ask no more is answered all the same, and then the connection closes."""
+        if self.idle or self.receiving:
+            return False
+        self.close()
+        return True
+
     @property
     def idle(self) -> bool:
-        """Whether it waits for a request's head."""
-        return self._current_request is None and not self._messages and not self._request_in_progress
+        """Whether it waits for a request's head; not while aiohttp takes one from its queue to a task."""
+        return not self._messages and (self._waiter is not None or not self._asked)
 
     @property
     def receiving(self) -> bool:
@@ -135,13 +144,20 @@ class Runner(web.AppRunner):
         self._app.freeze()
         return Server(
             self._handle,
-            request_factory=self._app._make_request,
+            request_factory=self._make_request,
             access_log=None,
             **self._options,
             auto_decompress=False,  # bodies are refused encoded, and never unpacked
             max_line_size=8190,
             max_field_size=8190,
         )
+
+    def _make_request(self, message: Any, *others: Any) -> web.Request:
+        """The host of an absolute target may be none that can be decoded, which concerns nobody here."""
+        try:
+            return self._app._make_request(message, *others)
+        except ValueError:
+            return self._app._make_request(message._replace(url=message.url.relative()), *others)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         """What fails before any middleware is reached, an expectation that we cannot meet, is a problem too."""

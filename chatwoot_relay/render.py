@@ -8,6 +8,7 @@ from typing import Any, overload
 from urllib.parse import urlsplit
 
 import attrs
+import msgspec
 
 from .markup import LIMIT, Html, block, escape, is_blank, line, short, short_line, text_of, units
 from .models import Alert, Content, Notice
@@ -27,6 +28,8 @@ RESERVE = 200  # UTF-16 units kept free for headings, marks and blank lines
 
 ICONS = {"low": "🟢", "medium": "🟡", "high": "🟠", "critical": "🔴"}
 UNKNOWN_ICON = "⚠️"
+
+_COMPACT = msgspec.json.Encoder(decimal_format="number")  # a number that no float holds is a number all the same
 
 # A link that needs no closer look: nothing in it that could end it early, or that readers of URLs differ about.
 _USUAL_LINK = re.compile(r"https?://[a-z0-9.-]{1,255}(?::[0-9]{1,5})?/[a-z0-9_/.-]{0,999}", re.IGNORECASE | re.ASCII)
@@ -160,9 +163,12 @@ def _told(info: dict[str, Any]) -> tuple[list[tuple[str, str]], int]:
 
 def spell(value: object) -> str:
     """A value of additional_info: a string as it is, anything else as compact JSON."""
-    return (
-        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    )
+    if isinstance(value, str):
+        return value
+    try:
+        return _COMPACT.encode(value).decode()
+    except UnicodeEncodeError:  # a lone surrogate within, which is replaced when the line is cleaned
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def _age(seconds: float) -> str:

@@ -3,8 +3,10 @@
 One *waiting episode* of a conversation makes one alert. The rules behind the details:
 
 - An opening is never lost, in whatever order events come; a copy of one already told is ignored.
-- An older event neither closes an episode nor puts a status back; status events count whenever they come.
-- What was not told has not been learnt: an opening that ``RELAY_EVENTS`` leaves out is found by the next event.
+- An older event neither closes an episode nor puts a status back; of status events only those from before its opening.
+- What closed an episode may be lost: a later event that says it turned open, and from what, opens another.
+- What was not told has not been learnt: an opening that ``RELAY_EVENTS`` leaves out is found by the next event, unless
+  somebody took or answered it by then.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import attrs
 
 from .events import NO_MESSAGE, Decision, Event, Ignored, Memory, Message, Role, What, message_key
 
-LATER = 60.0  # seconds; a status event so much later than the opening is no copy of it: what closed it was lost
+LATER = 60.0  # seconds; an event so much later than the opening is no copy of it
 MAX_SAID = 500  # code points of the customer's last message that are remembered
 
 _CREATED, _UPDATED = "conversation_created", "conversation_updated"
@@ -63,9 +65,12 @@ def decide(
     known = memory or _NOTHING
     opening = _opening(event, known, repeated=repeated)
     if opening is not None:
-        if _verdict(opening, event, events) is None:
-            return Decision(ignored=Ignored.NOT_SELECTED)
-        return _open(opening, event, known, now=now)
+        opened = _open(opening, event, known, now=now)
+        if _verdict(opening, event, events) is not None:
+            return opened
+        taken = event.change("assignee_id").after and not event.change("status").name and _holder(event, known)
+        over = opened.memory if taken or _replied(event.message) else None
+        return Decision(ignored=Ignored.NOT_SELECTED, memory=over and attrs.evolve(over, waiting=False))
     if repeated:
         return Decision(ignored=Ignored.DUPLICATE)
     happenings = _happenings(event, known)
@@ -132,9 +137,12 @@ def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
     told = known.opened_at > 0
     if event.name == _CREATED:
         return None if told else What.NEW
+    turned, later = event.change("status").before in _CLOSED, event.updated_at > known.opened_at + LATER
     if event.name in _STATUS_EVENTS:
-        if told and known.status == "open" and event.updated_at <= known.opened_at + LATER:
+        if told and known.status == "open" and not (later and (turned or not known.waiting)):
             return None  # the bot's copy, a late one too: not even when a person has taken it meanwhile
+        return _turn(event, known)
+    if told and known.status == "open" and turned and later:
         return _turn(event, known)
     message = _written(event)
     belated = message is not None and 0 < message.id <= known.closed_message  # of an episode that was told and closed
@@ -217,7 +225,7 @@ def _of_changes(event: Event, known: Memory) -> list[What]:
             found.append(What.REASSIGNED if holder.before else What.TAKEN)
     elif holder.before and not holder.after:
         found.append(What.UNASSIGNED)
-    if set(labels.after.split(", ")) - set(labels.before.split(", ")) - {""}:
+    if labels.after:
         found.append(What.LABELLED)
     if team.after:
         found.append(What.TEAM_SET)
@@ -259,7 +267,8 @@ def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: b
     known, learnt = memory or _NOTHING, attrs.evolve(memory or _NOTHING)
     older, says_status = _older(event, known), event.name in _STATUS_EVENTS
     turns_open = known.status in _CLOSED and event.status == "open"  # that would have been an opening: it is an old one
-    if event.status in ("open", *_CLOSED) and (says_status or not older) and not turns_open:
+    before = known.status == "open" and 0 < event.updated_at < known.opened_at  # not what came of the opening
+    if event.status in ("open", *_CLOSED) and (not older or (says_status and not before)) and not turns_open:
         learnt.status = event.status
         if says_status or event.name == _CREATED or told in (What.RESOLVED, What.SNOOZED):
             learnt.announced = event.status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -130,9 +131,16 @@ class Damaged(sqlite3.DatabaseError):
 
 def open_database(path: Path) -> sqlite3.Connection:
     """The outbox's connection. Raises NotOurDatabase, or sqlite3.DatabaseError where the file is damaged."""
+    known = demand_ours(path)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0, cached_statements=256)
     try:
-        _claim_file(db, path)
+        if not known:
+            db.executescript(
+                f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {SCHEMA}"
+                f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+            )
+        if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise Damaged("database disk image is malformed")
         db.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;"
             "PRAGMA journal_size_limit=33554432; PRAGMA cache_size=-3072; PRAGMA temp_store=MEMORY;"
@@ -143,10 +151,20 @@ def open_database(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _claim_file(db: sqlite3.Connection, path: Path) -> None:
-    application, version = db.execute("PRAGMA application_id").fetchone()[0], _version(db)
-    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if application != APPLICATION_ID and (tables or application or version):
+def demand_ours(path: Path) -> bool:
+    """Whether the file is an outbox; False where nothing is in it yet. Raises NotOurDatabase, Damaged, OSError.
+
+    Looks at its bytes alone, for SQLite cannot open a file with a log and leave both as they are.
+    """
+    head = _first_page(path)
+    if not head:
+        return False
+    if not head.startswith(b"SQLite format 3\0"):
+        raise Damaged("file is not a database")
+    cookie, version, application = (int.from_bytes(head[place : place + 4]) for place in (40, 60, 68))
+    if application != APPLICATION_ID:
+        if not (cookie or version or application):
+            return False
         raise NotOurDatabase(
             f"RELAY_DATABASE: {path} is another program's database; name a file that is ours or does not exist yet"
         )
@@ -155,21 +173,28 @@ def _claim_file(db: sqlite3.Connection, path: Path) -> None:
             f"RELAY_DATABASE: {path} was written by a newer chatwoot-relay (schema {version}, this one knows "
             f"{SCHEMA_VERSION}); upgrade chatwoot-relay again, or name another file"
         )
-    if 0 < version < SCHEMA_VERSION:
+    if version < SCHEMA_VERSION:
         raise NotOurDatabase(
             f"RELAY_DATABASE: {path} was written before the first release; move it away, or name another file"
         )
-    if version == 0:
-        db.executescript(
-            f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {SCHEMA}"
-            f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-        )
-    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise Damaged("database disk image is malformed")
+    return True
 
 
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
+def _first_page(path: Path) -> bytes:
+    """How its first page begins, as the file's log has it last (sqlite.org/fileformat2.html)."""
+    head = b""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        head = file.read(100)
+    with contextlib.suppress(FileNotFoundError), path.with_name(path.name + "-wal").open("rb") as log:
+        begin, found = log.read(32), head
+        size, salts = int.from_bytes(begin[8:12]), begin[16:24]
+        while (frame := log.read(24)) and frame[8:16] == salts:
+            if int.from_bytes(frame[:4]) == 1:
+                found = log.read(100)
+                log.seek(-len(found), os.SEEK_CUR)
+            head = found if any(frame[4:8]) else head  # a commit
+            log.seek(size, os.SEEK_CUR)
+    return head
 
 
 def salvage(path: Path) -> list[tuple[Any, ...]]:

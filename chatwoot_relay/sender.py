@@ -158,7 +158,7 @@ class Sender:
             if self._error is not None:
                 raise self._error
         self._outbox.park(self._place, None)
-        await self._outbox.do(lambda store: None)  # the thread has heard it by now
+        await self._mark(lambda store: None)  # the thread has heard it by now
         for delivery in self._left:
             await self._release(delivery)
 
@@ -196,9 +196,12 @@ class Sender:
     async def _remember(self) -> None:
         """Holds that outlive a restart, moves, and what was told in the last minute."""
         now = self._outbox.now()
-        holds, self._moves, told, held = await self._outbox.do(
+        found = await self._mark(
             lambda store: (store.holds(now=now), store.moves(), store.recently_told(since=now - 61), store.held())
         )
+        if found is None:
+            return  # it is stopping already
+        holds, self._moves, told, held = found
         self._kept = now
         self.holds.remember(holds, held, now=now)
         for chat, at in told:

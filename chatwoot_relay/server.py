@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import attrs
 import structlog
 from aiohttp import web
 
@@ -28,7 +30,7 @@ from .metrics import Metrics, Standing
 from .notify import inherited_sockets, notify, watchdog_interval
 from .openapi import ROUTES
 from .pacing import Pace
-from .protocol import Runner
+from .protocol import MAX_CONNECTIONS, Runner
 from .render import Links
 from .sender import Destination, Sender
 from .settings import EXPOSED, Settings, is_loopback, open_routes, unknown_events
@@ -37,6 +39,8 @@ from .telegram import Telegram, open_session
 log = structlog.get_logger()
 
 BACKLOG = 1024
+AT_ONCE = 16  # connections taken before any of them is looked at
+OURS = 64  # descriptors for all but clients: files, Telegram, what was just taken
 VITAL: web.AppKey[list[asyncio.Future[Any]]] = web.AppKey("VITAL")  # parts that the relay cannot do without
 SWITCH = 0.0001  # seconds that the outbox's thread waits for each step beside a busy loop; Python's own are 5 ms
 DRAIN = 1.0  # seconds for what was accepted to be heard
@@ -131,7 +135,8 @@ def _numbers(relay: Relay) -> Standing:
         left[scope] = max(left[scope], 0.0 if hold.until is None else hold.until - now)
         act[scope] = act[scope] or hold.operator
     return Standing(
-        queue={"pending": tally.pending, "sending": tally.sending, "sent": tally.sent, "dead": tally.dead},
+        accepted=tally.accepted,
+        queue={name: count for name, count in attrs.asdict(tally).items() if name != "accepted"},
         oldest=0.0 if oldest is None else max(0.0, now - oldest),
         holds=left,
         operator=act,
@@ -164,12 +169,13 @@ async def run(
     if not settings.relay_token and not settings.relay_allow_anonymous and any(map(_is_public, sockets)):
         raise ConfigurationError(EXPOSED)  # an inherited socket is not where RELAY_HOST says
     app = app or build(settings)
-    runner = Runner(app, problem=problem)
+    runner = Runner(app, problem=problem, max_connections=_most_connections())
     try:
         await runner.setup()
-        sites = [web.SockSite(runner, sock, backlog=BACKLOG) for sock in sockets]
-        for site in sites:
+        sites = [web.SockSite(runner, sock, backlog=AT_ONCE) for sock in sockets]
+        for site, sock in zip(sites, sockets, strict=True):
             await site.start()
+            sock.listen(BACKLOG)  # may wait, though fewer are taken at once
         addresses = [_address(sock) for sock in sockets]
         for warning in open_routes(settings):
             log.warning("relay.open", what=warning)
@@ -193,23 +199,40 @@ async def run(
             if part.done():
                 log.critical("relay.failed", exc_info=part.exception())
                 part.result()
-        await _drain(app[RELAY], sites)
+        await _drain(app[RELAY], sites, sockets)
     finally:
         await runner.cleanup()
-        log.info("relay.stopped")
+        if VITAL in app:  # it was running
+            log.info("relay.stopped")
 
 
-async def _drain(relay: Relay, sites: list[web.SockSite]) -> None:
+async def _drain(relay: Relay, sites: list[web.SockSite], sockets: list[socket.socket]) -> None:
     """Close our copy of the listener, answer what was accepted, finish what is in flight; aiohttp's way cuts it off."""
     log.info("relay.stopping", queued=relay.outbox.tally.pending)
     relay.draining = True
-    for site in sites:
-        await site.stop()
+    await stop_listening(sites, sockets, clock=relay.clock)
     sending = asyncio.create_task(relay.sender.stop(grace=GRACE))
     relay.sender.give_up_waiting()
     await relay.clock.sleep(DRAIN)
     relay.stopping = True
     await sending
+
+
+async def stop_listening(sites: list[web.SockSite], sockets: list[socket.socket], *, clock: Clock) -> None:
+    """Close the listeners. What asyncio has accepted becomes a connection first, for a closed server drops it."""
+    for sock in sockets:
+        asyncio.get_running_loop().remove_reader(sock)
+    await clock.sleep(0)
+    for site in sites:
+        await site.stop()
+
+
+def _most_connections() -> int:
+    """As many as there are descriptors for: who comes then costs an idle one, and accepting never fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return min(MAX_CONNECTIONS, max(AT_ONCE, hard - OURS)) if hard != resource.RLIM_INFINITY else MAX_CONNECTIONS
 
 
 def _is_public(sock: socket.socket) -> bool:

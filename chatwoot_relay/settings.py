@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from .errors import ConfigurationError
 
@@ -27,7 +27,7 @@ UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 PERIODS = {"second": 1, "minute": 60, "hour": 3600}
 EVENT_WORDS = frozenset({"useful", "all", "handoff"})
 EXPOSED = (
-    "RELAY_TOKEN is missing: the port is reachable from other machines, so set a shared secret "
+    "RELAY_TOKEN is missing: other machines reach the port (RELAY_HOST, or the socket), so set a shared secret "
     "(openssl rand -hex 32), or RELAY_ALLOW_ANONYMOUS=yes to let anyone post"
 )
 Sources = list[tuple[str, Mapping[str, str | Path | None]]]  # where it is, and what it sets; the first counts
@@ -123,8 +123,8 @@ def url(text: str) -> str:
         good = False
     if not good or re.search(r"\s", text):
         raise ValueError("is not a URL: it begins with http:// or https:// and names a host")
-    if parts.username is not None or re.search(r"[?#]|/bot[0-9]+:", text):
-        raise ValueError("has a password, a token, a ? or a # in it: give the base URL alone")
+    if parts.username is not None or re.search(r"[?#]|/bot([0-9]+:|/*$)", text):
+        raise ValueError("has a password, a token, /bot, a ? or a # in it: give the base URL alone")
     return text.rstrip("/")
 
 
@@ -137,9 +137,19 @@ def secrets(text: str) -> tuple[Secret, ...]:
 
 def host(text: str) -> str:
     bare = text.removeprefix("[").removesuffix("]")
-    if not re.fullmatch(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+(%[\w.-]+)?", bare, re.ASCII):
-        raise ValueError("is not an address or host name: 127.0.0.1 for this machine alone, 0.0.0.0 or :: for all")
+    try:
+        if not re.fullmatch(r"[0-9A-Za-z._-]*[A-Za-z][0-9A-Za-z._-]*", bare):  # no name, so an address
+            ip_address(bare)
+    except ValueError:
+        known = "127.0.0.1 for this machine alone, 0.0.0.0 or :: for all"
+        raise ValueError(f"is not an address or host name without a port: {known}") from None
     return bare
+
+
+def database(text: str | Path) -> Path:
+    """One file has one path, for its lock stands beside it."""
+    path = Path(text)
+    return path.resolve() if path.is_symlink() else path
 
 
 def rate(text: str) -> Rate | None:
@@ -212,7 +222,7 @@ class Settings:
     relay_port: int = setting(whole(0, 65535), "8080", "port to listen on; 0 takes any free one")
     relay_allow_anonymous: bool = setting(yes_no, "no",
         "`yes` listens beyond loopback even without `RELAY_TOKEN`")
-    relay_database: Path = setting(Path, "outbox.db",
+    relay_database: Path = setting(database, "outbox.db",
         "the outbox", shown="`$STATE_DIRECTORY/outbox.db`, else `./outbox.db`")
     relay_reply_timeout: float = setting(duration(0, 4), "3",
         "how long a request waits for Telegram before it is answered 202; at most 4 s, for Chatwoot gives up at 5")
@@ -257,13 +267,14 @@ def load(environ: Mapping[str, str], *, directory: Path, only: Collection[str] |
         try:
             return read(*given)
         except ValueError as error:
-            complaints.append(str(error))
+            complaints.extend(map(str, error.args))
             return {}
 
     credentials = attempt(read_credentials, environ.get("CREDENTIALS_DIRECTORY", ""))
     sources: Sources = [("", environ), (" in $CREDENTIALS_DIRECTORY", credentials)]
     sources.append((" in .env", attempt(read_dotenv, directory)))
-    values: dict[str, Any] = {"relay_database": Path(environ.get("STATE_DIRECTORY", "").split(":")[0]) / "outbox.db"}
+    state = Path(environ.get("STATE_DIRECTORY", "").split(":")[0])
+    values: dict[str, Any] = {"relay_database": database(state / "outbox.db")}
     for field in FIELDS:
         if only is None or field.name in only:
             values |= attempt(find, field, sources)
@@ -328,7 +339,16 @@ def read_dotenv(directory: Path) -> dict[str, str | None]:
         return {}
     except (OSError, ValueError):
         raise ValueError(".env in the working directory cannot be read: make it UTF-8, readable to us") from None
-    return dotenv_values(stream=io.StringIO(text), interpolate=False)
+    bindings, unread = list(parse_stream(io.StringIO(text))), []
+    for found in bindings:
+        if found.error:
+            begin, name = re.findall(r"^(\s*)(?:export\s+)?(\w*)", found.original.string)[0]
+            line = found.original.line + begin.count("\n")
+            what = f"{name} in" if name in NAMES else "A line of"  # another word may be half a secret
+            unread.append(f"{what} .env, line {line}, cannot be read: write NAME=value")
+    if unread:
+        raise ValueError(*unread)
+    return {found.key: found.value for found in bindings if found.key}
 
 
 # --- What is allowed, yet worth a warning ---
@@ -338,7 +358,7 @@ def open_routes(settings: Settings) -> list[str]:
     """What anyone may use who reaches the port; on loopback too, for a proxy may publish it."""
     if settings.relay_token:
         return []
-    told = ["/api/v1/chatwoot/alerts, /api/v1/chatwoot/test and /metrics are open to anyone: set RELAY_TOKEN"]
+    told = ["/api/v1/chatwoot/alerts and /api/v1/chatwoot/test are open to anyone: set RELAY_TOKEN"]
     if not settings.chatwoot_webhook_secret:
         told.append("/api/v1/chatwoot/webhook is open to anyone: set CHATWOOT_WEBHOOK_SECRET or RELAY_TOKEN")
     return told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import math
 import os
 import queue
 import sqlite3
@@ -22,7 +23,7 @@ from .errors import NotOurDatabase, OutboxUnavailable, Taken
 from .journal import Journal, Told
 from .models import Delivery, new_id
 from .outbox import Accepted, Arrival, Died, Store, Tally
-from .schema import open_database, salvage
+from .schema import Damaged, demand_ours, open_database, salvage
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -111,7 +112,7 @@ class Outbox:
         self._own = int(new_id()[:2], 16)  # in each of them, should the clock come by here in another process again
         self._soon = False  # whether what waits goes to the thread at the end of this turn
         self._later: asyncio.TimerHandle | None = None  # when else
-        self._low = False
+        self._low: str | None = None
         self._looked = float("-inf")  # when the disk was looked at
         self._asked: set[asyncio.Future[Any]] = set()  # what the thread owes an answer to
 
@@ -122,6 +123,8 @@ class Outbox:
         self._loop = asyncio.get_running_loop()
         self.dead: asyncio.Future[None] = self._loop.create_future()
         self._base = self.clock.wall() - self.clock.monotonic()
+        with contextlib.suppress(Damaged):
+            demand_ours(self.path)
         lock = self.path.with_name(self.path.name + ".lock")
         known = lock.exists()
         self._lock = Lock(self.path)
@@ -219,8 +222,8 @@ class Outbox:
         """Why nothing can be accepted right now, or None."""
         if self.fault is not None:
             return self.fault
-        if self._low:
-            return "less than 64 MiB of disk are free"
+        if self._low is not None:
+            return self._low
         if self.tally.pending >= self._store.max_pending:
             return "the queue is full"
         return None
@@ -301,8 +304,8 @@ class Outbox:
     def _bury(self, error: BaseException) -> None:
         """The thread has died, and with it the process will; nobody is to wait for it."""
         self.dead.set_exception(error)
-        unavailable = OutboxUnavailable("the outbox's thread has died")
-        self._resolve([(future, None, unavailable) for future in self._asked])
+        words = "the outbox's thread has died"
+        self._resolve([(future, None, OutboxUnavailable(words)) for future in self._asked])
 
     def _batch(self) -> bool:
         """Everything that waits, in one transaction and one sync. False once it is to end."""
@@ -332,7 +335,7 @@ class Outbox:
         db, place = self._store.db, None
         try:
             changes = db.total_changes
-            self._store.full = self._disk_is_low()
+            self._store.full = self._look_at_disk()
             db.execute("BEGIN IMMEDIATE")
             outcomes = self._all(items)
             place, run = self._claim()
@@ -349,8 +352,8 @@ class Outbox:
         except sqlite3.Error as error:
             self._give_up(error)
             self._unclaimed = True
-            unavailable = OutboxUnavailable(f"the outbox cannot be written: {error}")
-            outcomes = [(item.future, None, unavailable) for item in items]
+            words = f"the outbox cannot be written: {error}"
+            outcomes = [(item.future, None, OutboxUnavailable(words)) for item in items]
             claims = None
         if place is not None and claims is not None and any(claims):
             place.served = True
@@ -400,15 +403,18 @@ class Outbox:
             log.error("outbox.unwritable", error=str(error))
         self.fault = f"the outbox cannot be written: {error}"
 
-    def _disk_is_low(self) -> bool:
-        """Room is kept for marking what was told. On a very small disk a tenth of it has to do."""
-        if 0 <= self.clock.monotonic() - self._looked < LOOKS:
-            return self._low
-        self._looked = self.clock.monotonic()
-        disk = os.statvfs(self.path.parent)
-        free = disk.f_bavail * disk.f_frsize
-        self._low = free < min(FREE_DISK, disk.f_blocks * disk.f_frsize // 10)
+    def _look_at_disk(self) -> str | None:
+        if not 0 <= self.clock.monotonic() - self._looked < LOOKS:
+            self._looked, self._low = self.clock.monotonic(), disk_is_low(self.path.parent)
         return self._low
+
+
+def disk_is_low(folder: Path) -> str | None:
+    """In words, where too little is free to mark what was told. On a very small disk a tenth of it has to do."""
+    disk = os.statvfs(folder)
+    needed = min(FREE_DISK, disk.f_blocks * disk.f_frsize // 10)
+    low = disk.f_bavail * disk.f_frsize < needed
+    return f"less than {math.ceil(needed / 2**20)} MiB of disk are free" if low else None
 
 
 def _is_damage(error: Exception) -> bool:

@@ -79,23 +79,23 @@ class RelayProcess:
 
     # --- its life ---
 
-    async def spawn(self, *arguments: str) -> asyncio.subprocess.Process:
+    async def spawn(self, *arguments: str, **settings: str) -> asyncio.subprocess.Process:
         """Run the command in its folder with nothing but its settings around it."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "chatwoot_relay", *(arguments or ("serve",)),
             cwd=self.folder,
-            env={**inherited, "PYTHONPATH": str(HOME), **self.settings},
+            env={**inherited, "PYTHONPATH": str(HOME), **self.settings, **settings},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=2**20,
         )  # fmt: skip
 
-    async def run(self, *arguments: str) -> tuple[int, str]:
+    async def run(self, *arguments: str, **settings: str) -> tuple[int, str]:
         """Run the command to its end; its exit code and what it said."""
         async with asyncio.timeout(PATIENCE):
-            process = await self.spawn(*arguments)
+            process = await self.spawn(*arguments, **settings)
             told, _ = await process.communicate()
         assert process.returncode is not None
         return process.returncode, told.decode()

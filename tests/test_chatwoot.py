@@ -342,6 +342,46 @@ def test_changes_are_read_from_any_list() -> None:
     assert len(read(body).changes) == chatwoot.MAX_ITEMS
 
 
+def test_of_many_changes_those_that_matter_are_read() -> None:
+    """However much else a plugin changes at once."""
+    body = document("conversation_updated--priority-urgent")
+    body["changed_attributes"] = [{f"custom_{number}": {}} for number in range(50)] + body["changed_attributes"]
+    assert read(body).change("priority").after == "urgent"
+
+
+def test_of_labels_those_are_read_that_were_added() -> None:
+    """Also among ten thousand; one that was taken away is none that was set."""
+    body, many = document("conversation_updated--label-added"), [f"label {number}" for number in range(10_000)]
+
+    def added(before: object, after: object) -> str:
+        body["changed_attributes"] = [{"label_list": {"previous_value": before, "current_value": after}}]
+        return read(body).change("label_list").after
+
+    assert added(many, [*many, "vip"]) == "vip"
+    assert added(many, many[1:]) == ""
+    assert added([None, 1, {}], [{}, 2, "vip", []]) == "vip"
+    assert added(None, ["vip"]) == "vip"
+
+
+def test_another_thing_with_an_id_is_no_conversation() -> None:
+    """An event of a newer Chatwoot about a label, say: a link to the conversation of that number would be wrong."""
+    event = read({"event": "label_created", "id": 5, "title": "vip", "account": {"id": 3}})
+    assert (event.conversation_id, event.url) == (None, None)
+    assert read({"event": "conversation_merged", "id": 5}).conversation_id == 5
+
+
+def test_an_agents_address_is_read_in_no_shape() -> None:
+    """Whoever is not the customer has none: a typist who is somebody else, a sender who says that he is ours."""
+    typing = document("conversation_typing_on--agent")
+    typing["user"]["type"] = None
+    simple = {"event": "message_created", "conversation": {"id": 5}, "message": {"content": "x"}}
+    simple["sender"] = {"name": "Anna", "email": "anna@acme.example", "type": "user"}
+    unknown = document("message_created--outgoing-agent-reply") | {"message_type": "new"}
+    unknown["sender"] = {"id": 11, "name": "Anna", "email": "anna@acme.example", "type": None}
+    for body in (typing, simple, unknown):
+        assert "anna@" not in repr(read(body))
+
+
 def test_every_event_of_the_samples_is_known() -> None:
     """Who names one in RELAY_EVENTS must not be told that nobody sends it; rules have names of their own."""
     assert {document(name)["event"] for name in NAMES} <= chatwoot.KNOWN_EVENTS

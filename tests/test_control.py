@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
-import sqlite3
+import signal
 import stat
 import time
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -57,71 +55,29 @@ async def test_without_a_running_relay_the_file_itself_is_read(home: House) -> N
     await telegram.until(lambda: bool(telegram.told))
 
 
-async def test_a_backup_of_a_running_relay_can_be_started_from(home: House, tmp_path: Path) -> None:
-    """It goes on meanwhile; the copy is whole, readable by its owner only, and a relay of its own."""
-    telegram = home.telegram
-    relay = await home.relay(RELAY_REPLY_TIMEOUT="0")
-    telegram.down = Script(status=500)
-    await relay.alert(message="before")
-    copy = tmp_path / "copy.db"
-    copy.write_text("an older one that anybody may read")
-    copy.chmod(0o644)
-    code, told = await relay.run("outbox", "backup", str(copy))
-    assert (code, told) == (0, f"{copy}: {copy.stat().st_size} bytes\n")
-    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    with closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert db.execute("SELECT count(*) FROM deliveries WHERE state = 'pending'").fetchone() == (1,)
-    assert (await relay.alert(message="after")).status == 202
-    twice = await asyncio.gather(*(relay.run("outbox", "backup", str(tmp_path / name)) for name in "ab"))
-    assert [code for code, _ in twice] == [0, 0]
-    await relay.kill()
-    for file in relay.folder.glob("outbox.db*"):
-        file.unlink()
-    shutil.copy(copy, relay.folder / "outbox.db")
-    telegram.forget()
-    await relay.start()
-    await telegram.until(lambda: bool(telegram.told))
-    assert ["before" in text for text in telegram.told] == [True]
-
-
-@pytest.mark.parametrize("killed", [False, True])
-async def test_a_relay_at_rest_can_be_backed_up(home: House, tmp_path: Path, killed: bool) -> None:
-    """Before an upgrade it may be stopped already, or have died. A backup onto the outbox itself would empty it."""
+async def test_a_link_to_the_outbox_is_the_outbox(home: House) -> None:
+    """By whatever name: it has one lock, and commands find the service that holds it."""
     relay = await home.relay()
     await relay.alert()
-    refused = await relay.run("outbox", "backup", "outbox.db")
-    await (relay.kill() if killed else relay.stop())
-    assert await relay.run("outbox", "backup", "outbox.db") == refused
-    assert (refused[0], "is the outbox itself" in refused[1]) == (1, True)
-    code, _ = await relay.run("outbox", "backup", str(tmp_path / "copy.db"))
-    assert code == 0
-    with closing(sqlite3.connect(tmp_path / "copy.db")) as db:
-        assert db.execute("SELECT count(*) FROM deliveries").fetchone() == (1,)
-    await relay.start()
-    assert (await listed(relay))["tally"]["accepted"] == 1  # type: ignore[index]
+    (relay.folder / "link.db").symlink_to("outbox.db")
+    code, told = await relay.run("outbox", "list", RELAY_DATABASE="link.db")
+    assert (code, "1 sent" in told) == (0, True)
+    code, told = await relay.run("serve", RELAY_DATABASE="link.db", RELAY_PORT="0")
+    assert (code, "in use by process" in told) == (75, True)
+    code, told = await relay.run("outbox", "list", RELAY_DATABASE="/dev/null")
+    assert (code, "no regular file" in told) == (78, True)
 
 
-async def test_a_backup_that_cannot_be_made_says_why_and_what_to_do(home: House, tmp_path: Path) -> None:
-    """A bare errno helps nobody before an upgrade. What was to be replaced stays where there is nothing to copy."""
-    relay = await home.relay(start=False)
-    kept = tmp_path / "kept.db"
-    kept.write_text("older")
-    code, told = await relay.run("outbox", "backup", str(kept))
-    assert (code, "no outbox at" in told, "set RELAY_DATABASE" in told) == (1, True, True)
-    with closing(sqlite3.connect(relay.folder / "outbox.db")) as db:
-        db.execute("CREATE TABLE theirs (x)")
-    code, told = await relay.run("outbox", "backup", str(kept))
-    assert (code, "another program's" in told) == (78, True)
-    (relay.folder / "outbox.db").unlink()
-    await relay.start()
-    code, told = await relay.run("outbox", "backup", "/nope/b.db")
-    assert (code, told) == (
-        1,
-        "chatwoot-relay: /nope/b.db cannot be written: No such file or directory; "
-        "make /nope a directory that we may write to, or name another file\n",
-    )
-    assert kept.read_text() == "older"
+async def test_a_service_that_hangs_is_not_said_to_be_absent(home: House) -> None:
+    """To start it again would not help."""
+    relay = await home.relay()
+    assert relay.process is not None
+    relay.process.send_signal(signal.SIGSTOP)
+    try:
+        _, told = await relay.run("doctor", "--json")
+    finally:
+        relay.process.send_signal(signal.SIGCONT)
+    assert "it runs, and does not answer" in told
 
 
 async def test_a_delivery_is_shown_with_times_that_people_read(home: House) -> None:

@@ -126,6 +126,15 @@ def test_it_needs_no_token_and_keeps_nothing(demo: Demo, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
 
+def test_where_it_listens_is_a_setting_from_any_source(tmp_path: Path) -> None:
+    """As the service's: a name of a file, a line of .env."""
+    (tmp_path / "port").write_text("70000")
+    (tmp_path / ".env").write_text("RELAY_PORT_FILE=port\n")
+    process = start(tmp_path, RELAY_PORT="")
+    told, complaints = process.communicate(timeout=15)
+    assert (process.returncode, told, "RELAY_PORT_FILE in .env" in complaints) == (78, "", True)
+
+
 def test_its_curl_lines_work_as_they_stand(demo: Demo) -> None:
     """They are the first lines of ours that anybody pastes."""
     demo.messages(STORY)

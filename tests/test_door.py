@@ -107,6 +107,12 @@ def test_what_json_forbids_is_a_clear_400(body: bytes, why: str) -> None:
     assert refused.value.status == 400
 
 
+@pytest.mark.parametrize("words", ["a,b", '{"a":[1,2]},', '\\",'])
+def test_signs_in_a_text_are_no_values(words: str) -> None:
+    """A pasted table is one value, however many commas it has."""
+    assert parse(json.dumps([words * 700_000]).encode()) == [words * 700_000]
+
+
 def test_five_hundred_levels_are_allowed() -> None:
     """The bound is one number, on every Python."""
     assert isinstance(parse(b"[" * 500 + b"]" * 500), list)

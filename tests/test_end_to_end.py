@@ -280,6 +280,12 @@ ORDER: list[tuple[int, dict[str, Any]]] = [
 ]
 
 
+async def test_an_alert_too_large_is_told_so_before_its_type_is(relay: RelayProcess) -> None:
+    """What is no JSON is no event either, and 1 MiB is all there is room for."""
+    check_problem(await relay.post(ALERTS, b" " * (2**20 + 1), headers={"Content-Type": "text/plain"}), 413)
+    check_problem(await relay.post(WEBHOOK, b" " * (2**20 + 1), headers={"Content-Type": "text/plain"}), 415)
+
+
 @pytest.mark.parametrize("first", range(len(ORDER)))
 async def test_of_several_faults_the_first_in_order_is_told(relay: RelayProcess, first: int) -> None:
     """404 and 405 before size, size before type, type before credentials, credentials before the body."""

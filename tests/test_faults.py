@@ -459,6 +459,34 @@ async def test_out_of_descriptors_is_survived(home: House, telegram: FaultyTeleg
     await until_told(telegram, {1, 2, 3})
 
 
+@attrs.define(kw_only=True, eq=False)
+class Starved(RelayProcess):
+    """A relay with few descriptors."""
+
+    async def spawn(self, *arguments: str, **settings: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            "bash", "-c", 'ulimit -n 128; exec "$@"', "bash", sys.executable, "-m", "chatwoot_relay", "serve",
+            cwd=self.folder, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(HOME), **self.settings},
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            limit=2**20,
+        )  # fmt: skip
+
+
+async def test_a_crowd_leaves_descriptors_for_who_has_something_to_say(home: House) -> None:
+    """However few there are, the newest is served at once, and the log is not flooded."""
+    model = await home.relay(start=False)
+    relay = Starved(folder=model.folder, settings=model.settings)
+    try:
+        await relay.start()
+        crowd = [await asyncio.open_connection("127.0.0.1", relay.port) for _ in range(300)]
+        assert (await relay.alert()).status == 200
+        for _, writer in crowd:
+            writer.close()
+        assert [line for line in relay.lines if line["event"] == "library.logged"] == []
+    finally:
+        await relay.close()
+
+
 # --- the order on the wire ---
 
 

@@ -79,6 +79,9 @@ def test_what_is_no_call_stays_as_it_was_written(text: str) -> None:
         ("#12345a", "#!12345a"),
         ("##tag", "##!tag"),
         ("@gif", "@!gif"),
+        ("\u0345@alice\u0345", "\u0345@!alice\u0345"),  # a mark whose capital is a letter
+        ("\u0345#tag /cmd\u0345", "\u0345#!tag /!cmd\u0345"),
+        ("#\U00031350 #1\u1c89", "#!\U00031350 #!1\u1c89"),  # letters that are younger than Python 3.11
         ("5€/day", "5€/!day"),
         ("http://localhost/@anna", "http://localhost/@!anna"),
         ("https://ex.com)@anna", "https://ex.com)@!anna"),

@@ -13,7 +13,8 @@ from chatwoot_relay.models import OUTCOME_LABELS, Rank
 
 def standing() -> Standing:
     return Standing(
-        queue={"pending": 3, "sending": 1, "sent": 10, "dead": 2},
+        accepted=17,
+        queue={"pending": 3, "sending": 1, "sent": 10, "dead": 2, "expired": 1},
         oldest=12.5,
         holds={"chat": 41.0, "bot": 0.0},
         operator={"chat": True, "bot": False},
@@ -57,6 +58,7 @@ def test_how_things_stand_is_asked_when_the_page_is() -> None:
     """A gauge that is set now and then would be wrong in between."""
     found = samples(Metrics(standing))
     assert found["queue_deliveries{state=pending}"] == 3
+    assert found["outbox_accepted_total"] == 17
     assert found["oldest_pending_seconds"] == 12.5
     assert found["hold_seconds{scope=chat}"] == 41
     assert (found["operator_needed{scope=chat}"], found["operator_needed{scope=bot}"]) == (1, 0)

@@ -21,7 +21,7 @@ RULES = (HOME / "docs" / "alert-rules.yml").read_text()
 
 
 def standing() -> Standing:
-    return Standing(queue={"pending": 0}, oldest=0, holds={"chat": 0}, operator={"chat": False})
+    return Standing(accepted=0, queue={"pending": 0}, oldest=0, holds={"chat": 0}, operator={"chat": False})
 
 
 def our_metrics() -> set[str]:

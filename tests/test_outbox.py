@@ -6,6 +6,7 @@ import gc
 import sqlite3
 import weakref
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
         try:
             answer = self.store.receive(
-                decide, key="conversation", happening=happening, transport=(f"posting {id}",), id=id,
+                decide, key="7:3", happening=happening, transport=(f"posting {id}",), id=id,
                 destination="team", conversation="b", now=self.now,
             )  # fmt: skip
         except OutboxUnavailable:
@@ -453,7 +454,7 @@ def test_a_notice_replies_to_the_alert_that_opened_its_episode(store: Store) -> 
         content: Content = an_alert() if opens else Notice(event="x", headline="x")
         decision = Decision(memory=Memory(), what=None, ignored=None, keys=(id,), opens=opens)
         store.receive(
-            lambda memory, repeated: (decision, content), key="c", happening=id, transport=(), id=id,
+            lambda memory, repeated: (decision, content), key="7:3", happening=id, transport=(), id=id,
             destination="team", conversation="1", now=0,
         )  # fmt: skip
 
@@ -463,6 +464,29 @@ def test_a_notice_replies_to_the_alert_that_opened_its_episode(store: Store) -> 
     assert first.reply_to is None
     store.told(first.seq, now=1, chat_id="-5", message_id=77)
     assert claim(store)[0].reply_to == ("-5", 77)
+
+
+def test_an_account_that_an_event_leaves_out_is_no_other(store: Store) -> None:
+    """Before 4.14.2 some events of a conversation say their account and some do not: its memory is one."""
+    met: list[str] = []
+
+    def receive(key: str, status: str) -> None:
+        def decide(memory: Memory | None, repeated: bool) -> tuple[Decision, Content | None]:
+            met.append(memory.status if memory else "")
+            return Decision(ignored=Reason.NOISE, memory=Memory(status=status)), None
+
+        store.receive(
+            decide, key=key, happening=None, transport=(), id=status, destination="team", conversation="7", now=0
+        )
+
+    receive("7:0", "a")  # nobody knows which
+    receive("7:3", "b")  # that one
+    receive("7:0", "c")
+    receive("70:0", "d")  # another conversation
+    receive("7:4", "e")  # another account's of that number
+    receive("7:0", "f")  # nobody knows which
+    receive("7:3", "g")
+    assert met == ["", "a", "b", "", "", "", "c"]
 
 
 def test_a_repeat_is_answered_as_the_first_stands_by_then(store: Store) -> None:
@@ -613,7 +637,7 @@ def test_a_full_queue_takes_no_more_and_says_so(store: Store) -> None:
     owe(store, "2")
     with pytest.raises(OutboxUnavailable, match="queue is full"):
         owe(store, "3")
-    store.full, store.max_pending = True, 10
+    store.full, store.max_pending = "no disk", 10
     with pytest.raises(OutboxUnavailable, match="disk"):
         owe(store, "4")
     assert store.tally().accepted == 2
@@ -664,6 +688,37 @@ def test_a_file_of_another_program_or_a_newer_version_is_left_alone(tmp_path: Pa
     with pytest.raises(NotOurDatabase, match="newer"):
         open_database(newer)
     assert foreign.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["foreign", "newer"])
+def test_a_log_that_is_not_ours_is_left_alone_too(tmp_path: Path, kind: str) -> None:
+    """Its owner died a moment ago: what SQLite would fold into the file is not ours to fold."""
+    path, log = tmp_path / "theirs.db", tmp_path / "theirs.db-wal"
+    db = sqlite3.connect(path) if kind == "foreign" else open_database(path)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("CREATE TABLE theirs (x)" if kind == "foreign" else "PRAGMA user_version = 99")
+    db.commit()
+    left = path.read_bytes(), log.read_bytes()
+    db.close()
+    path.write_bytes(left[0])
+    log.write_bytes(left[1])
+    with pytest.raises(NotOurDatabase, match="another program" if kind == "foreign" else "newer"):
+        open_database(path)
+    assert (path.read_bytes(), log.read_bytes()) == left
+
+
+def test_a_log_of_ours_counts(tmp_path: Path) -> None:
+    """Killed before the file had anything of it: the log alone says whose it is, and what is owed."""
+    path, log = tmp_path / "ours.db", tmp_path / "ours.db-wal"
+    db = open_database(path)
+    owe(Store(db), "waits")
+    db.commit()
+    left = path.read_bytes(), log.read_bytes()
+    db.close()
+    path.write_bytes(left[0])
+    log.write_bytes(left[1] + b"\0" * 999)  # and what else a crash may leave behind it
+    with closing(open_database(path)) as again:
+        assert Store(again).tally().pending == 1
 
 
 def test_what_is_rescued_keeps_its_place_and_can_settle(tmp_path: Path) -> None:

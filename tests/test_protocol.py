@@ -100,6 +100,27 @@ async def test_an_idle_connection_is_kept_for_its_time_and_no_longer(start: Star
     assert await is_cut_off(reader)
 
 
+async def test_who_asks_and_hangs_up_his_half_is_answered(start: Start) -> None:
+    """As ``nc -N`` does: the request is whole, and nothing more will come."""
+    connect = await start()
+    reader, writer = await connect()
+    writer.write(GET)
+    writer.write_eof()
+    assert (await answer(reader))[0] == 200
+    assert await is_cut_off(reader)
+    reader, writer = await connect()
+    writer.write_eof()
+    assert await is_cut_off(reader)
+
+
+@pytest.mark.parametrize("host", ["xn--", "xn--a", "[::1"])
+async def test_a_host_that_is_none_is_no_crash(start: Start, host: str) -> None:
+    """An absolute target's host says nothing to us."""
+    reader, writer = await (await start())()
+    writer.write(f"GET http://{host}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert (await answer(reader))[0] in (200, 400)
+
+
 async def test_a_crowd_costs_the_oldest_idle_connection(start: Start) -> None:
     """Idle connections are cheap to open; they must not keep a working client out."""
     connect = await start(max_connections=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ HOSTILE = st.one_of(
 )  # fmt: skip
 MAYBE = st.none() | HOSTILE
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | HOSTILE,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | HOSTILE,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HOSTILE, inner, max_size=3),
     max_leaves=6,
 )
@@ -287,6 +288,13 @@ def test_a_shorter_text_spares_what_can_be_spared() -> None:
         "🟠 CHATWOOT ALERT - HIGH\n\nReason: WHY\nConversation ID: #12345\n\n"
         f"Message:\n{'m' * 100}…\n\n🔗 View in Chatwoot"
     )
+
+
+def test_a_number_that_no_float_holds_is_a_number_all_the_same() -> None:
+    """No quotes around it."""
+    value = {"a": Decimal("1E+400"), "b": [10**30, Decimal("9" * 5000)], "c": "\ud800"}
+    assert render.spell({"a": value["a"], "b": value["b"]}) == '{"a":1E+400,"b":[1' + "0" * 30 + "," + "9" * 5000 + "]}"
+    assert render.spell([value["c"], 1]) == '["\ud800",1]'
 
 
 @given(JSON_VALUES)

@@ -443,12 +443,40 @@ def test_back_to_the_bot_closes_the_episode() -> None:
 
 
 def test_a_lost_resolution_hides_no_second_handoff() -> None:
-    """Account webhooks are never repeated; a status event long after the opening is no copy."""
+    """Account webhooks are never repeated; an event long after the opening that says from what it turned is no copy."""
     room, relay = Chatwoot(), Relay()
     story(relay, room.create(), room.hand_over())
     room.turn("resolved")  # lost
     room.later(routing.LATER)
-    assert story(relay, room.turn("open")) == ["alert: opened"]
+    assert story(relay, room.turn("open")) == ["alert: reopened"]
+
+
+def test_a_late_copy_of_an_opening_is_no_second_one() -> None:
+    """Nothing closed the episode, however long ago it opened; once somebody took it, turning open is news."""
+    for opening in ("hand_over", "write"):
+        room, relay = Chatwoot(status="pending" if opening == "hand_over" else "open"), Relay()
+        assert len(story(relay, getattr(room, opening)())) == 1
+        room.status = "open"
+        room.later(100 * routing.LATER)
+        assert story(relay, [room.event("conversation_status_changed"), room.event("conversation_opened")]) == []
+        assert story(relay, room.take()) == ["silent: taken"]
+        room.later()
+        assert story(relay, [room.event("conversation_status_changed")]) == ["alert: opened"]
+
+
+@pytest.mark.parametrize("status", ["pending", "resolved", "snoozed"])
+def test_what_was_before_an_opening_does_not_close_it(status: str) -> None:
+    """Order is not guaranteed: the event of the state it was opened from comes last."""
+    room, relay = Chatwoot(status=status), Relay()
+    room.later()
+    before = room.event("conversation_status_changed")
+    room.later()
+    room.status = "open"
+    events = [room.event("conversation_status_changed"), room.event("conversation_updated", status=(status, "open"))]
+    assert story(relay, events[:1]) == ["alert: opened"]
+    assert "alert" not in relay.say(before)
+    assert story(relay, events) == []
+    assert story(relay, room.write()) == ["told: customer wrote"]
 
 
 def test_a_resolution_is_told_once_whatever_tells_it_first() -> None:
@@ -547,6 +575,15 @@ def test_what_is_not_selected_is_not_learnt() -> None:
     room, relay = Chatwoot(), Relay(events=frozenset({"message_created"}))
     assert story(relay, room.create(), room.hand_over()) == ["told: customer wrote to the bot"]
     assert story(relay, room.write()) == ["alert: handed over"]
+
+
+def test_an_opening_that_is_not_selected_is_over_once_somebody_took_or_answered_it() -> None:
+    """Else a receipt would raise an alert about a conversation that has its human."""
+    for ending in ("take", "answer"):
+        room, relay = Chatwoot(), Relay(frozenset({"message_updated"}))
+        assert story(relay, room.create(), room.hand_over(), getattr(room, ending)()) == []
+        receipt = room.message("on it", by=ANNA, kind="outgoing") | {"event": "message_updated"}
+        assert relay.say(receipt) == "silent: noise"
 
 
 def test_several_changes_at_once_are_told_by_the_first_that_is_selected() -> None:

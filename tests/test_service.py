@@ -8,15 +8,20 @@ import fcntl
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from faults import FaultyTelegram, Script
 from relay_process import ALERTS, HOME, House, alert
 
+from chatwoot_relay.clock import Clock
 from chatwoot_relay.faketelegram import TOKEN
+from chatwoot_relay.handlers import problem
+from chatwoot_relay.protocol import Runner
+from chatwoot_relay.server import stop_listening
 
 PATIENCE = 15.0
 
@@ -179,12 +184,52 @@ async def test_an_inherited_unix_socket_is_nobody_elses(
             await heard.hears("READY=1")
 
 
+class Listener(socket.socket):
+    """Begins what *accepted* says in the very turn of the loop in which a connection is accepted."""
+
+    accepted: Callable[[], object] = staticmethod(lambda: None)
+
+    def accept(self) -> tuple[socket.socket, object]:
+        connection = super().accept()
+        self.accepted()
+        return connection
+
+
+async def test_who_is_accepted_in_the_moment_of_a_stop_is_answered() -> None:
+    """asyncio makes a connection of it a turn later, and drops it where the server is closed by then."""
+
+    async def hello(request: web.Request) -> web.Response:
+        return web.Response(text="hello")
+
+    app = web.Application()
+    app.router.add_get("/", hello)
+    runner = Runner(app, problem=problem)
+    await runner.setup()
+    with Listener() as listener:
+        listener.bind(("127.0.0.1", 0))
+        site = web.SockSite(runner, listener, backlog=16)
+        await site.start()
+        stopping: list[asyncio.Task[None]] = []
+
+        def stop() -> None:
+            stopping.append(asyncio.create_task(stop_listening([site], [listener], clock=Clock())))
+
+        listener.accepted = stop
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            assert b"hello" in await reader.read()
+        writer.close()
+        await asyncio.gather(*stopping)
+    await runner.cleanup()
+
+
 async def test_a_directory_is_no_database(home: House) -> None:
     """The setting names a file; many programs' name a folder."""
     relay = await home.relay(start=False, RELAY_DATABASE="outbox")
     (relay.folder / "outbox").mkdir()
     ended, told = await relay.run("serve")
-    assert (ended, "Is a directory; set RELAY_DATABASE to a file" in told) == (78, True), told
+    assert (ended, "RELAY_DATABASE: outbox is no regular file; name one" in told) == (78, True), told
 
 
 @pytest.mark.parametrize(

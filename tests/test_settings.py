@@ -108,6 +108,7 @@ def test_each_kind_of_value_is_understood(tmp_path: Path, name: str, text: str, 
         ("TELEGRAM_API_URL", "https://[::1", "http://"),
         ("TELEGRAM_API_URL", "https://a b", "http://"),
         ("TELEGRAM_API_URL", "https://api.telegram.org/bot123:abc", "base URL alone"),
+        ("TELEGRAM_API_URL", "https://api.telegram.org/bot/", "base URL alone"),
         ("CHATWOOT_URL", "https://me:hunter2@host", "base URL alone"),
         ("CHATWOOT_URL", "https://host/?a=b", "base URL alone"),
         ("CHATWOOT_URL", "https://host/?", "base URL alone"),
@@ -115,6 +116,8 @@ def test_each_kind_of_value_is_understood(tmp_path: Path, name: str, text: str, 
         ("CHATWOOT_ACCOUNT_ID", "-1", "whole number"),
         ("CHATWOOT_WEBHOOK_SECRET", "one,,two", "single commas"),
         ("RELAY_HOST", "http://0.0.0.0", "127.0.0.1"),
+        ("RELAY_HOST", "127.0.0.1:80", "without a port"),
+        ("RELAY_HOST", "999.1.1.1", "127.0.0.1"),
         ("RELAY_PORT", "65536", "65535"),
         ("RELAY_ALLOW_ANONYMOUS", "perhaps", "on nor off"),
         ("RELAY_REPLY_TIMEOUT", "5", "0 to 4"),
@@ -264,10 +267,21 @@ def test_a_secret_shows_itself_to_nobody(tmp_path: Path) -> None:
     assert not re.search("hunter|123:abc", f"{found!r} {found} {found.relay_token} {found.chatwoot_webhook_secret}")
 
 
+def test_a_line_of_dotenv_that_cannot_be_read_is_a_complaint(tmp_path: Path) -> None:
+    """Were it skipped, the relay would run without the token that stands there."""
+    (tmp_path / ".env").write_text('RELAY_DOCS=off\nRELAY_TOKEN: hunter2\n\nCHATWOOT_WEBHOOK_SECRET="hunter3\n')
+    with pytest.raises(ConfigurationError) as complaint:
+        load(tmp_path)
+    assert complaint.value.complaints == (
+        "RELAY_TOKEN in .env, line 2, cannot be read: write NAME=value",
+        "CHATWOOT_WEBHOOK_SECRET in .env, line 4, cannot be read: write NAME=value",
+    )
+
+
 def test_open_routes_are_named(tmp_path: Path) -> None:
     """A proxy may publish what listens on loopback."""
     assert [line.split()[0] for line in settings.open_routes(load(tmp_path))] == [
-        "/api/v1/chatwoot/alerts,",
+        "/api/v1/chatwoot/alerts",
         "/api/v1/chatwoot/webhook",
     ]
     assert len(settings.open_routes(load(tmp_path, CHATWOOT_WEBHOOK_SECRET="s"))) == 1

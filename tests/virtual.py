@@ -226,7 +226,7 @@ async def bench(
         clock=clock,
         pace=Pace(enabled=paced),
         links=Links(),
-        metrics=Metrics(lambda: Standing(queue={}, oldest=0, holds={}, operator={})),
+        metrics=Metrics(lambda: Standing(accepted=0, queue={}, oldest=0, holds={}, operator={})),
         max_age=max_age,
         roll=roll,
     )
