@@ -75,15 +75,14 @@ def serve() -> None:
 
 
 @main.command()
-@click.option("--open-browser/--no-open-browser", default=False, help="Show the chat in a browser.")
-def demo(open_browser: bool) -> None:
+def demo() -> None:
     """Run all of it without a token, on a Telegram built in. A page shows the chat.
 
     Of all settings only RELAY_HOST and RELAY_PORT count. Ctrl+C ends it, and nothing is kept.
     """
     from .demo import run_demo  # its page and its Telegram are no part of the service
 
-    run_demo(os.environ, open_browser=open_browser)
+    run_demo(os.environ)
 
 
 @main.command()
@@ -109,8 +108,7 @@ def doctor(send: bool, as_json: bool) -> None:
 
 @main.command()
 @click.option("--yes", is_flag=True, help="Do not ask before asking Telegram.")
-@as_json_option
-def chats(yes: bool, as_json: bool) -> None:
+def chats(yes: bool) -> None:
     """List the chats and topics that the bot has seen, ready to paste."""
     from .chats import find, open_bot, report
 
@@ -126,9 +124,7 @@ def chats(yes: bool, as_json: bool) -> None:
         async with open_bot(settings) as bot:
             return await find(bot, confirm=confirm)
 
-    places = asyncio.run(look())
-    told = json.dumps([attrs.asdict(place) for place in places], ensure_ascii=False, indent=2)
-    click.echo(told if as_json else report(places))
+    click.echo(report(asyncio.run(look())))
 
 
 @main.group()
@@ -158,15 +154,13 @@ def list_(state: str | None, limit: int, as_json: bool) -> None:
 
 @outbox.command()
 @click.argument("id")
-@as_json_option
-def show(id: str, as_json: bool) -> None:
-    """One delivery whole: its content and what happened to it. This shows the customer's words."""
+def show(id: str) -> None:
+    """One delivery whole: its content and what happened to it. This shows the customer's words. Times are UTC."""
     row = _perform("show", id=id)
     if row is None:
         raise RelayError(f"no delivery {id}; chatwoot-relay outbox list shows the ids")
-    if not as_json:
-        row["accepted_at"] = _time(row["accepted_at"])
-        row["history"] = [[_time(at), *happened] for at, *happened in row["history"]]
+    row["accepted_at"] = _time(row["accepted_at"])
+    row["history"] = [[_time(at), *happened] for at, *happened in row["history"]]
     click.echo(json.dumps(row, indent=2, ensure_ascii=False))
 
 

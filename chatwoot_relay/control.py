@@ -43,7 +43,7 @@ def open_outbox(path: Path, *, clock: Clock | None = None) -> Outbox:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
             raise Taken(f"another program has locked {path}; stop it, or set RELAY_DATABASE") from None
         absent = isinstance(error, OSError) and error.errno in ABSENT
-        told = f"the outbox cannot be opened at {path}: {advice(error, path, 'set RELAY_DATABASE')}"
+        told = f"the outbox cannot be opened at {path}: {_advice(error, path.parent)}"
         raise (ConfigurationError if absent else RelayError)(told) from None
     return outbox
 
@@ -53,19 +53,17 @@ def _demand(database: Path) -> None:
         raise RelayError(f"no outbox at {database}; set RELAY_DATABASE as the service has it")
 
 
-def advice(error: OSError | sqlite3.Error, path: Path, otherwise: str) -> str:
-    """Why a file cannot be had, and what to do about it."""
+def _advice(error: OSError | sqlite3.Error, folder: Path) -> str:
+    """Why the file cannot be had, and what to do about it."""
+    why, code = str(error), SAME.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
     if isinstance(error, OSError):
-        why, code = error.strerror, error.errno
-    else:
-        why, code = str(error), SAME.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        why, code = error.strerror or why, error.errno
+    todo = f"make {folder} a directory that we may write to"
     if code in FULL:
-        todo = f"make room on its disk (`df -h {path.parent}`), or {otherwise}"
+        todo = f"make room on its disk (`df -h {folder}`)"
     elif code == errno.EROFS:
-        todo = f"have its disk mounted for writing (`findmnt -T {path.parent}`), or {otherwise}"
-    else:
-        todo = f"make {path.parent} a directory that we may write to, or {otherwise}"
-    return f"{why}; {todo}"
+        todo = f"have its disk mounted for writing (`findmnt -T {folder}`)"
+    return f"{why}; {todo}, or set RELAY_DATABASE"
 
 
 # --- the socket ---

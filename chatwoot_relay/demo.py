@@ -10,7 +10,6 @@ import contextlib
 import json
 import tempfile
 import time
-import webbrowser
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -37,14 +36,14 @@ ANNA = {"id": 11, "name": "Anna Petrova", "email": "anna@acme.example", "type": 
 # --- Running ---
 
 
-def run_demo(environ: Mapping[str, str], *, open_browser: bool = False) -> None:
+def run_demo(environ: Mapping[str, str]) -> None:
     """Run until SIGINT or SIGTERM; of all settings only where to listen counts. Raises Taken, ConfigurationError."""
     set_up_logs(level="error", form="auto", secrets=())
     where = load(environ, directory=Path.cwd(), only={"relay_host", "relay_port"})
-    asyncio.run(_run(where.relay_host, where.relay_port, open_browser=open_browser))
+    asyncio.run(_run(where.relay_host, where.relay_port))
 
 
-async def _run(host: str, port: int, *, open_browser: bool) -> None:
+async def _run(host: str, port: int) -> None:
     telegram, telling = FakeTelegram(), list[asyncio.Task[None]]()
     with tempfile.TemporaryDirectory(prefix="chatwoot-relay-demo-") as folder:
         async with telegram.serving() as api:
@@ -66,8 +65,6 @@ async def _run(host: str, port: int, *, open_browser: bool) -> None:
                 base = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
                 print(_banner(base, api, public=not is_loopback(settings.relay_host)), flush=True)
                 telling.append(asyncio.create_task(_tell(base)))
-                if open_browser:
-                    webbrowser.open(base)
 
             app = server.build(settings)
             add_page(app, telegram)

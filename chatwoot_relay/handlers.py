@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from math import isinf
@@ -254,10 +255,8 @@ async def _standing(relay: Relay, accepted: Accepted) -> Outcome | None:
 async def receive_webhook(request: web.Request) -> web.Response:
     """``POST /api/v1/chatwoot/webhook``: any Chatwoot event."""
     relay = request.app[RELAY]
-    try:
+    with _for_chatwoot():
         entry = await relay.door.read(request)
-    except OutboxUnavailable as unavailable:
-        raise _come_again(unavailable) from None
     relay.door.demand_any(entry)
     event, transport = _event(relay, entry, parse(entry.body)), entry.transport
     del entry  # may be large: not kept while Telegram is waited for
@@ -283,23 +282,20 @@ async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...])
         return decision, None if decision.what is None else trim(notices.word(event, decision))
 
     known = event.conversation_id is not None
-    with relay.sender.waiters.watch(delivery_id, patience=settings.relay_reply_timeout) as future:
-        try:
-            relay.demand_open()
-            accepted = await relay.outbox.do(
-                lambda store: store.receive(
-                    decide,
-                    key=event.conversation if known else None,
-                    happening=event.key,
-                    transport=transport,
-                    id=delivery_id,
-                    destination=TEAM,
-                    conversation=str(event.conversation_id) if known else short_line(f"event {event.name}", 100),
-                    now=relay.outbox.now(),
-                )
+    with _for_chatwoot(), relay.sender.waiters.watch(delivery_id, patience=settings.relay_reply_timeout) as future:
+        relay.demand_open()
+        accepted = await relay.outbox.do(
+            lambda store: store.receive(
+                decide,
+                key=event.conversation if known else None,
+                happening=event.key,
+                transport=transport,
+                id=delivery_id,
+                destination=TEAM,
+                conversation=str(event.conversation_id) if known else short_line(f"event {event.name}", 100),
+                now=relay.outbox.now(),
             )
-        except OutboxUnavailable as unavailable:
-            raise _come_again(unavailable) from None
+        )
         if isinstance(accepted, Ignored):
             relay.metrics.ignored(accepted.reason)
             return reply(200, _event_body(f"Webhook ignored: {accepted.reason}", event.name))
@@ -310,9 +306,13 @@ async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...])
     return reply(200 if sent else 202, _event_body(message, event.name), {"X-Delivery-ID": delivery_id})
 
 
-def _come_again(unavailable: OutboxUnavailable) -> Refused:
-    """To Chatwoot it is 429: the only temporary refusal that any of its senders tries again."""
-    return Refused(429, f"Nothing was accepted: {unavailable}.", headers={"Retry-After": RETRY_AFTER})
+@contextlib.contextmanager
+def _for_chatwoot() -> Iterator[None]:
+    """What cannot be accepted is 429 to it: the only temporary refusal that any of its senders tries again."""
+    try:
+        yield
+    except OutboxUnavailable as unavailable:
+        raise Refused(429, f"Nothing was accepted: {unavailable}.", headers={"Retry-After": RETRY_AFTER}) from None
 
 
 def _event_body(message: str, event: str) -> dict[str, Any]:

@@ -532,31 +532,22 @@ class Store:
 
     def newest(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
         """The newest rows, without their content."""
-        where = _WHERE[state]
-        rows = self.db.execute(
-            "SELECT id, state, rank, conversation, attempts, accepted_at, reason, message_id FROM deliveries"
-            f" {where} ORDER BY seq DESC LIMIT ?",
-            (limit,),
-        )
-        names = ("id", "state", "rank", "conversation", "attempts", "accepted_at", "reason", "telegram_message_id")
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        columns = "id, state, rank, conversation, attempts, accepted_at, reason, message_id AS telegram_message_id"
+        return self._rows(f"SELECT {columns} FROM deliveries {_WHERE[state]} ORDER BY seq DESC LIMIT ?", limit)
 
     def show(self, id: str) -> dict[str, Any] | None:
         """One row whole, with its content and history."""
-        row = self.db.execute(
+        rows = self._rows(
             "SELECT id, state, destination, conversation, rank, attempts, ambiguous, accepted_at, reason, chat_id,"
-            " message_id, history, content FROM deliveries WHERE id = ?",
-            (id,),
-        ).fetchone()
-        if row is None:
-            return None
-        names = ("id", "state", "destination", "conversation", "rank", "attempts", "ambiguous", "accepted_at", "reason",
-                 "chat_id", "telegram_message_id")  # fmt: skip
-        return {
-            **dict(zip(names, row, strict=False)),
-            "history": json.loads(row[11]),
-            "content": json.loads(row[12]),
-        }
+            " message_id AS telegram_message_id, history, content FROM deliveries WHERE id = ?",
+            id,
+        )
+        return {**rows[0], **{name: json.loads(rows[0][name]) for name in ("history", "content")}} if rows else None
+
+    def _rows(self, query: str, value: object) -> list[dict[str, Any]]:
+        found = self.db.execute(query, (value,))
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found]
 
     def redrive(self, ids: Iterable[str] | None, *, now: float) -> list[str]:
         """Dead letters are owed again; where *ids* is None, a step of them all. Returns those that were dead."""

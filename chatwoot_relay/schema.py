@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
-import attrs
 import msgspec
 from cattrs import Converter
 
@@ -216,15 +214,6 @@ def salvage(path: Path) -> list[tuple[Any, ...]]:
 _tolerant = Converter(forbid_extra_keys=False)
 
 
-@attrs.frozen
-class _Packed:
-    alert: Alert | None = None
-    notice: Notice | None = None
-
-
-_strict = msgspec.json.Decoder(_Packed)
-
-
 def pack(content: Content) -> bytes:
     """Versioned JSON. Lone surrogates are gone by now: the door replaced them."""
     return msgspec.json.encode({"v": 1, "alert" if isinstance(content, Alert) else "notice": content})
@@ -232,12 +221,8 @@ def pack(content: Content) -> bytes:
 
 def unpack(stored: bytes) -> Content | None:
     """The reverse, tolerant of members that other versions add or lack; None where nothing can be read."""
-    with contextlib.suppress(msgspec.DecodeError, RecursionError, TypeError):
-        packed = _strict.decode(stored)
-        if packed.alert is not None or packed.notice is not None:
-            return packed.alert or packed.notice
     try:
-        document = json.loads(stored)
+        document = msgspec.json.decode(stored)
         if "alert" in document:
             return _tolerant.structure(document["alert"], Alert)
         return _tolerant.structure(document["notice"], Notice)
@@ -248,6 +233,6 @@ def unpack(stored: bytes) -> Content | None:
 def recall(stored: bytes) -> Memory | None:
     """A conversation's memory. Another version's is as if never seen, which at worst tells once more."""
     try:
-        return _tolerant.structure(json.loads(stored), Memory)
+        return _tolerant.structure(msgspec.json.decode(stored), Memory)
     except Exception:  # whatever it is, it is not ours
         return None

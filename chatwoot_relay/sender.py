@@ -370,7 +370,7 @@ class Sender:
         test = delivery.rank == Rank.TEST
         if test and not isinstance(outcome, Sent):
             self.waiters.finish(delivery.id, outcome)  # before a hold sends everyone away who waits
-            await self._mark(lambda store: store.withdraw(seq))
+            await self._mark(lambda store: store.withdraw(seq))  # and what follows settles nothing
         match outcome:
             case Sent(message_id):
                 self._well(chat)
@@ -383,9 +383,11 @@ class Sender:
                 if not noted:
                     await asyncio.wait({marked})
                 self.waiters.finish(delivery.id, outcome)
-            case Dead(reason):
-                if not test:
-                    await self._bury(delivery, reason)
+            case Dead(reason) if not test:
+                await self._mark(lambda store: store.bury(seq, now=now, reason=reason))
+                self._died(delivery.id, rank=delivery.rank, reason=reason)
+            case Dead():
+                pass
             case Repair() | Moved():
                 raise AssertionError("an attempt ends with neither")
             case WaitChat(seconds, reason) | WaitBot(seconds, reason):
@@ -394,12 +396,10 @@ class Sender:
                 key = BOT if bot else chat
                 until = self._hold(key, Hold(reason=reason, since=now, until=until)) or until
                 await self._mark(lambda store: store.hold(key, until=until, reason=reason))
-                if not test:
-                    await self._again(delivery, due=0.0, reason=reason)
+                await self._again(delivery, due=0.0, reason=reason)
             case Operator(scope, reason):
                 self._hold(BOT if scope == "bot" else chat, Hold(reason=reason, since=now, operator=True))
-                if not test:
-                    await self._again(delivery, due=0.0, reason=reason)
+                await self._again(delivery, due=0.0, reason=reason)
             case Retry(reason):
                 due = now + backoff(delivery.attempt, self._roll)
                 self._dues.append(due)
@@ -409,27 +409,17 @@ class Sender:
                     self._hold(BOT, Hold(reason=reason, since=now))
                 else:
                     self.waiters.release(due, only=delivery.id)
-                if not test:
-                    await self._again(delivery, due=due, reason=reason)
+                await self._again(delivery, due=due, reason=reason)
             case Ambiguous(reason):
                 self._hold(BOT, Hold(reason=reason, since=now))
-                if not test:
-                    died = await self._mark(
-                        lambda store: store.again(seq, due=0.0, now=now, reason=reason, ambiguous=True)
-                    )
-                    if died:
-                        self._died(delivery.id, rank=delivery.rank, reason=f"maybe told: {reason}")
+                if await self._mark(lambda store: store.again(seq, due=0.0, now=now, reason=reason, ambiguous=True)):
+                    self._died(delivery.id, rank=delivery.rank, reason=f"maybe told: {reason}")
             case _:
                 assert_never(outcome)
 
     async def _again(self, delivery: Delivery, *, due: float, reason: str) -> None:
         now = self._outbox.now()
         await self._mark(lambda store: store.again(delivery.seq, due=due, now=now, reason=reason))
-
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
-        now = self._outbox.now()
-        await self._mark(lambda store: store.bury(delivery.seq, now=now, reason=reason))
-        self._died(delivery.id, rank=delivery.rank, reason=reason)
 
     def _died(self, id: str, *, rank: int, reason: str) -> None:
         self._metrics.delivered("dead", rank=rank, now=self._clock.wall())

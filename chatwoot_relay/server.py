@@ -247,29 +247,13 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=False)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            told = f"port {port} on {host} is in use{_by_whom(port)}; stop that program or set RELAY_PORT"
+            told = f"port {port} on {host} is in use (`ss -ltnp` shows by whom); stop that program or set RELAY_PORT"
             raise Taken(told) from None
         reason = (error.strerror or "").partition(" (while")[0]
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise ConfigurationError(f"RELAY_HOST: {host} is no address of this machine: {reason}") from None
         todo = "ports below 1024 are root's: set RELAY_PORT" if error.errno == errno.EACCES else "try again"
         raise RelayError(f"cannot listen on {host}, port {port}: {reason}; {todo}") from None
-
-
-def _by_whom(port: int) -> str:
-    """The program that listens there, as far as we may see it."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError), open(table, encoding="ascii") as lines:
-            rows = [line.split() for line in lines][1:]
-            inodes |= {row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            for descriptor in os.scandir(f"/proc/{pid}/fd"):
-                if os.readlink(descriptor.path)[8:-1] in inodes:
-                    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
-                        return f" by {comm.read().strip()} (process {pid})"
-    return ""
 
 
 def _address(sock: socket.socket) -> str:

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 MAX_BATCH = 512
 GATHER = 0.003  # seconds at most in which the loop may bring more before the thread is woken
-COMPANY = 0.05  # seconds that a mark in the journal may wait for another's commit
+COMPANY = 0.01  # seconds that a mark in the journal may wait for another's commit
 FREE_DISK = 64 * 1024 * 1024
 LOOKS = 0.1  # seconds between looks at how much disk is free
 ONE_DAY = 86400.0
