@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
-from http import HTTPStatus
 from math import isinf
 from typing import Any
 
@@ -29,6 +28,7 @@ from .models import Alert, Ambiguous, Content, Dead, Operator, Outcome, Rank, Re
 from .openapi import openapi
 from .outbox import Accepted, Arrival, Conflict, Ignored
 from .pages import Page, docs_page, redoc_page
+from .protocol import problem, sign
 from .render import trim
 from .sender import Sender
 from .settings import Settings
@@ -79,29 +79,6 @@ def reply(status: int, body: dict[str, Any], headers: dict[str, str] | None = No
     return web.Response(status=status, body=line, content_type="application/json", headers=headers)
 
 
-def problem(status: int, detail: str, **members: Any) -> web.Response:
-    """An error as RFC 9457 has it, with ``success`` and ``message`` for those who know the older shape."""
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        **members,
-        "success": False,
-        "message": detail,
-    }
-    response = web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json")
-    _sign(response, new_id())
-    return response
-
-
-def _sign(response: web.StreamResponse, request_id: str) -> None:
-    response.headers["X-Request-ID"] = request_id
-    response.headers[hdrs.SERVER] = "chatwoot-relay"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-
-
 @web.middleware
 async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error a problem, every request one line in the log and one tick in the metrics."""
@@ -120,7 +97,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         response.headers.update(refused.headers)
         if refused.close:
             response.force_close()
-    _sign(response, request_id)
+    sign(response, request_id)
     if relay.draining:
         response.force_close()
     resource = request.match_info.route.resource

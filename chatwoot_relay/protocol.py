@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from http import HTTPStatus
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
-HEAD_TIMEOUT = 10.0  # seconds for a request's head, from the connection or the first byte after a pause
-KEEPALIVE = 75.0
-LINGER = 5.0  # seconds in which the rest of a refused body is thrown away, so that its sender can read why
-MAX_CONNECTIONS = 200
+from .models import new_id
 
-Problem = Callable[[int, str], web.Response]
+MAX_CONNECTIONS = 200
+HEAD_TIMEOUT = 10.0
+LIMITS: dict[str, float] = {
+    "head_timeout": HEAD_TIMEOUT,  # seconds for a request's head, from the connection or the first byte after a pause
+    "keepalive_timeout": 75.0,
+    "lingering_time": 5.0,  # in which the rest of a refused body is thrown away, so that its sender can read why
+    "max_connections": MAX_CONNECTIONS,
+}
+
+
+def problem(status: int, detail: str, **members: Any) -> web.Response:
+    """An error as RFC 9457 has it, with ``success`` and ``message`` for those who know the older shape."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **members,
+        "success": False,
+        "message": detail,
+    }
+    response = web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json")
+    sign(response, new_id())
+    return response
+
+
+def sign(response: web.StreamResponse, request_id: str) -> None:
+    """Give an answer the headers that every answer has."""
+    response.headers["X-Request-ID"] = request_id
+    response.headers[hdrs.SERVER] = "chatwoot-relay"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
 
 
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_asked", "_head_timeout", "_head_timer", "_problem")
+    __slots__ = ("_asked", "_head_timeout", "_head_timer")
 
-    def __init__(self, manager: web.Server, *, problem: Problem, head_timeout: float, **options: Any) -> None:
+    def __init__(self, manager: web.Server, *, head_timeout: float, **options: Any) -> None:
         super().__init__(manager, **options)
-        self._problem = problem
         self._head_timeout = head_timeout
         self._head_timer: asyncio.TimerHandle | None = None
         self._asked = False  # ever
@@ -82,7 +110,7 @@ class Connection(RequestHandler):
         if status == 500:
             self.log_exception("unhandled", exc_info=exc)
         detail = "The request is not valid HTTP." if status == 400 else "Something went wrong on our side."
-        response = self._problem(status, detail)
+        response = problem(status, detail)
         response.force_close()
         return response
 
@@ -107,50 +135,25 @@ class Server(web.Server):
         if len(others) >= self._max_connections:
             spare = next((c for c in others if c.idle), None) or next((c for c in others if c.receiving), None)
             if spare is None:
-                full = self._kwargs["problem"](503, "too many connections")
-                headers = {**full.headers, "Retry-After": 3, "Connection": "close", "Content-Length": len(full.body)}
+                full = problem(503, "too many connections")
+                body = bytes(full.body)  # type: ignore[arg-type]  # bytes, as problem() makes it
+                headers = {**full.headers, "Retry-After": 3, "Connection": "close", "Content-Length": len(body)}
                 lines = ["HTTP/1.1 503 Service Unavailable", *(f"{name}: {value}" for name, value in headers.items())]
-                transport.write("\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + full.body)
+                transport.write("\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + body)
             (spare or handler).force_close()
 
 
 class Runner(web.AppRunner):
-    """An application on our server."""
+    """An application on our server; *limits* other than LIMITS are for tests and small machines."""
 
-    def __init__(
-        self,
-        app: web.Application,
-        *,
-        problem: Problem,
-        head_timeout: float = HEAD_TIMEOUT,
-        keepalive: float = KEEPALIVE,
-        linger: float = LINGER,
-        max_connections: int = MAX_CONNECTIONS,
-    ) -> None:
-        super().__init__(app, handle_signals=False, access_log=None, shutdown_timeout=0.3)
-        self._problem = problem
-        self._options: dict[str, Any] = {
-            "problem": problem,
-            "head_timeout": head_timeout,
-            "keepalive_timeout": keepalive,
-            "lingering_time": linger,
-            "max_connections": max_connections,
-        }
+    def __init__(self, app: web.Application, **limits: float) -> None:
+        options: dict[str, Any] = {**LIMITS, **limits, "max_line_size": 8190, "max_field_size": 8190}
+        options["auto_decompress"] = False  # bodies are refused encoded, and never unpacked
+        super().__init__(app, access_log=None, shutdown_timeout=0.3, **options)
 
     async def _make_server(self) -> web.Server:
-        self._app._set_loop(asyncio.get_running_loop())
-        self._app.on_startup.freeze()
-        await self._app.startup()
-        self._app.freeze()
-        return Server(
-            self._handle,
-            request_factory=self._make_request,
-            access_log=None,
-            **self._options,
-            auto_decompress=False,  # bodies are refused encoded, and never unpacked
-            max_line_size=8190,
-            max_field_size=8190,
-        )
+        await super()._make_server()  # starts the application; the server that it makes is not ours
+        return Server(self._handle, request_factory=self._make_request, **self._kwargs)
 
     def _make_request(self, message: Any, *others: Any) -> web.Request:
         """The host of an absolute target may be none that can be decoded, which concerns nobody here."""
@@ -164,4 +167,4 @@ class Runner(web.AppRunner):
         try:
             return await self._app._handle(request)
         except web.HTTPException as error:
-            return self._problem(error.status, f"{error.reason}.")
+            return problem(error.status, f"{error.reason}.")

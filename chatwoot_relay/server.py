@@ -23,7 +23,7 @@ from .clock import Clock
 from .control import open_outbox, serve_control
 from .door import Door
 from .errors import ConfigurationError, RelayError, Taken
-from .handlers import RELAY, TEAM, Relay, problem, standing
+from .handlers import RELAY, TEAM, Relay, standing
 from .holds import BOT
 from .housekeeping import keep
 from .metrics import Metrics, Standing
@@ -169,7 +169,7 @@ async def run(
     if not settings.relay_token and not settings.relay_allow_anonymous and any(map(_is_public, sockets)):
         raise ConfigurationError(EXPOSED)  # an inherited socket is not where RELAY_HOST says
     app = app or build(settings)
-    runner = Runner(app, problem=problem, max_connections=_most_connections())
+    runner = Runner(app, max_connections=_most_connections())
     try:
         await runner.setup()
         sites = [web.SockSite(runner, sock, backlog=AT_ONCE) for sock in sockets]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import struct
 import time
@@ -12,8 +13,10 @@ from typing import Any
 
 import attrs
 from aiohttp import web
+from judge import verdict
 
-from chatwoot_relay.faketelegram import Complaint, FakeTelegram, Method, Payload, chat_json
+from chatwoot_relay.faketelegram import Complaint, Entity, FakeTelegram, Method, Payload, chat_json, shown
+from chatwoot_relay.markup import escape
 
 
 @attrs.frozen(kw_only=True)
@@ -91,6 +94,25 @@ class FaultyTelegram(FakeTelegram):
         self.down = None
 
     # --- what it can be asked ---
+
+    def show(self, payload: Payload) -> tuple[str, tuple[Entity, ...]]:
+        """Never kinder than Telegram: its own parser judges every text."""
+        raw, mode = str(payload.get("text", "")), payload.get("parse_mode", "")
+        if len(raw.encode(errors="surrogatepass")) > 32768:
+            raise Complaint("Bad Request: text is too long")
+        if any("\ud800" <= character <= "\udfff" for character in raw):
+            raise Complaint("Bad Request: text must be encoded in UTF-8")
+        if mode not in ("", "HTML"):
+            raise Complaint("Bad Request: unsupported parse_mode")
+        if mode and (said := verdict(raw))["@type"] == "error":
+            raise Complaint(f"Bad Request: {said['message'].replace('Can', 'can', 1)}")
+        text, entities = shown(raw if mode else escape(raw))
+        text = re.sub(r"[\x00-\x09\x0b-\x1f]", " ", text).rstrip()
+        if not text.strip():
+            raise Complaint("Bad Request: text must be non-empty")
+        if len(text) > 4096:
+            raise Complaint("Bad Request: message is too long")
+        return text, entities
 
     def methods(self) -> dict[str, Method]:
         return {

@@ -12,10 +12,14 @@ td_execute(b'{"@type": "setLogVerbosityLevel", "new_verbosity_level": 0}')
 
 def parsed(html: str) -> tuple[str, list[tuple[str, str, str | None]]]:
     """The text that Telegram shows of *html*, and its marks: kind, the words marked, and where a link leads."""
-    mode = {"@type": "textParseModeHTML"}
-    answer = _ask({"@type": "parseTextEntities", "text": html, "parse_mode": mode})
+    answer = verdict(html)
     assert answer["@type"] == "formattedText", (answer, html)
     return answer["text"], [(_kind(found), *_marked(answer["text"], found)) for found in answer["entities"]]
+
+
+def verdict(html: str) -> dict[str, Any]:
+    """TDLib's own answer: a formattedText, or an error."""
+    return _ask({"@type": "parseTextEntities", "text": html, "parse_mode": {"@type": "textParseModeHTML"}})
 
 
 def live(text: str) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from relay_process import ALERTS, HEALTH, TEST, WEBHOOK, alert
 from chatwoot_relay.door import parse, read_alert
 from chatwoot_relay.errors import Refused
 from chatwoot_relay.faketelegram import TOKEN, FakeTelegram
-from chatwoot_relay.handlers import RELAY, problem
+from chatwoot_relay.handlers import RELAY
 from chatwoot_relay.protocol import Runner
 from chatwoot_relay.server import build
 from chatwoot_relay.settings import load
@@ -66,7 +66,7 @@ async def served(
             directory=folder,
         )  # fmt: skip
         app = build(known)
-        runner = Runner(app, problem=problem, head_timeout=head_timeout, linger=0.05)
+        runner = Runner(app, head_timeout=head_timeout, lingering_time=0.05)
         await runner.setup()
         try:
             app[RELAY].door.body_timeout = body_timeout

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from chatwoot_relay.handlers import problem
 from chatwoot_relay.protocol import Runner
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -30,7 +29,7 @@ async def start() -> AsyncIterator[Start]:
 
             app = web.Application()
             app.router.add_get("/", handler or hello)
-            runner = Runner(app, problem=problem, **limits)
+            runner = Runner(app, **limits)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -94,7 +93,7 @@ async def test_a_handler_may_take_longer_than_a_head(start: Start) -> None:
 
 async def test_an_idle_connection_is_kept_for_its_time_and_no_longer(start: Start) -> None:
     """aiohttp's own default is about an hour."""
-    reader, writer = await (await start(keepalive=0.05))()
+    reader, writer = await (await start(keepalive_timeout=0.05))()
     writer.write(GET)
     assert (await answer(reader))[0] == 200
     assert await is_cut_off(reader)

@@ -19,7 +19,6 @@ from relay_process import ALERTS, HOME, House, alert
 
 from chatwoot_relay.clock import Clock
 from chatwoot_relay.faketelegram import TOKEN
-from chatwoot_relay.handlers import problem
 from chatwoot_relay.protocol import Runner
 from chatwoot_relay.server import stop_listening
 
@@ -203,7 +202,7 @@ async def test_who_is_accepted_in_the_moment_of_a_stop_is_answered() -> None:
 
     app = web.Application()
     app.router.add_get("/", hello)
-    runner = Runner(app, problem=problem)
+    runner = Runner(app)
     await runner.setup()
     with Listener() as listener:
         listener.bind(("127.0.0.1", 0))
