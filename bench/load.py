@@ -102,8 +102,12 @@ async def run(
     rate: float | None = None,
     first: int = 1,
     kind: str = "alert",
+    kept: bool = True,
 ) -> dict[str, Any]:
-    """As fast as answers come, or *rate* a second, for *seconds* or *count* requests."""
+    """As fast as answers come, or *rate* a second, for *seconds* or *count* requests.
+
+    Where connections are not *kept*, each request has one of its own.
+    """
     numbers = itertools.count(first)
     took: list[float] = []
     statuses: Counter[int] = Counter()
@@ -122,6 +126,10 @@ async def run(
     async def steady(client: Client) -> None:
         while time.perf_counter() < end and (count is None or len(took) < count):
             await one(client)
+            if not kept:
+                client.transport.close()
+                client = await connect(port)
+        client.transport.close()
 
     async def paced() -> None:
         assert rate is not None
