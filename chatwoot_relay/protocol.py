@@ -136,10 +136,10 @@ class Server(web.Server):
             spare = next((c for c in others if c.idle), None) or next((c for c in others if c.receiving), None)
             if spare is None:
                 full = problem(503, "too many connections")
-                body = bytes(full.body)  # type: ignore[arg-type]  # bytes, as problem() makes it
+                body = full.text or ""  # of ASCII
                 headers = {**full.headers, "Retry-After": 3, "Connection": "close", "Content-Length": len(body)}
                 lines = ["HTTP/1.1 503 Service Unavailable", *(f"{name}: {value}" for name, value in headers.items())]
-                transport.write("\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + body)
+                transport.write("\r\n".join([*lines, "", body]).encode("ascii"))
             (spare or handler).force_close()
 
 
