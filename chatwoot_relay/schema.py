@@ -129,10 +129,10 @@ class Damaged(sqlite3.DatabaseError):
 
 def open_database(path: Path) -> sqlite3.Connection:
     """The outbox's connection. Raises NotOurDatabase, or sqlite3.DatabaseError where the file is damaged."""
-    known = demand_ours(path)
+    demand_ours(path)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0, cached_statements=256)
     try:
-        if not known:
+        if not db.execute("PRAGMA user_version").fetchone()[0]:  # a first start cut off is taken back by now
             db.executescript(
                 f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {SCHEMA}"
                 f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
