@@ -16,7 +16,8 @@ from .events import Memory
 from .models import Alert, Content, Notice
 
 APPLICATION_ID = 0x43575254  # "CWRT"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_MAGIC, _OURS = b"SQLite format 3\0", APPLICATION_ID.to_bytes(4)
 
 _LANE = "WHERE destination = new.destination AND conversation = new.conversation AND settled IS NULL"
 RANKS = "(VALUES (-1), (0), (1), (2), (3), (4))"  # a look-up for each is quick in any lane, a look at each row is not
@@ -157,7 +158,7 @@ def demand_ours(path: Path) -> bool:
     head = _first_page(path)
     if not head:
         return False
-    if not head.startswith(b"SQLite format 3\0"):
+    if not head.startswith(_MAGIC):
         raise Damaged("file is not a database")
     cookie, version, application = (int.from_bytes(head[place : place + 4]) for place in (40, 60, 68))
     if application != APPLICATION_ID:
@@ -179,7 +180,11 @@ def demand_ours(path: Path) -> bool:
 
 
 def _first_page(path: Path) -> bytes:
-    """How its first page begins, as the file's log has it last (sqlite.org/fileformat2.html)."""
+    """How its first page begins, as the file's log has it last (sqlite.org/fileformat2.html).
+
+    What a power failure tore may stand at the log's end; to check its sums would take long. So a log never says of a
+    file of ours that it is none.
+    """
     head = b""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         head = file.read(100)
@@ -188,8 +193,10 @@ def _first_page(path: Path) -> bytes:
         size, salts = int.from_bytes(begin[8:12]), begin[16:24]
         while (frame := log.read(24)) and frame[8:16] == salts:
             if int.from_bytes(frame[:4]) == 1:
-                found = log.read(100)
-                log.seek(-len(found), os.SEEK_CUR)
+                page = log.read(100)
+                log.seek(-len(page), os.SEEK_CUR)
+                if page.startswith(_MAGIC) and (head[68:72] != _OURS or page[68:72] == _OURS):
+                    found = page
             head = found if any(frame[4:8]) else head  # a commit
             log.seek(size, os.SEEK_CUR)
     return head

@@ -98,6 +98,7 @@ def test_all_that_json_allows_is_read(body: bytes, value: Any) -> None:
         ('{"a": 1}'.encode("utf-16"), "not UTF-8"), (b"[" * 100_000, "nested"), (b'{"a":' * 100_000, "nested"),
         (b"[" * 501 + b"]" * 501, "nested"), (b'{"a":' * 501 + b"1" + b"}" * 501, "nested"),
         (b"[" + b"1," * 1_000_000 + b"1]", "too many"), (b'"' + b'\\",' * 1_000_000, "not JSON"),
+        (b"[" + b'"",' * 1_000_000 + b"1]", "too many"),
     ],
 )  # fmt: skip
 def test_what_json_forbids_is_a_clear_400(body: bytes, why: str) -> None:

@@ -721,6 +721,23 @@ def test_a_log_of_ours_counts(tmp_path: Path) -> None:
         assert Store(again).tally().pending == 1
 
 
+@pytest.mark.parametrize("page", [bytes(4096), b"\x07" * 4096, b"SQLite format 3\0" + b"\x07" * 4080])
+@pytest.mark.parametrize("kind", ["torn", "old", "not committed"])
+def test_what_a_power_failure_tore_says_nothing(tmp_path: Path, page: bytes, kind: str) -> None:
+    """SQLite passes over it by its sums: the file is whole, and ours."""
+    path, log = tmp_path / "ours.db", tmp_path / "ours.db-wal"
+    db = open_database(path)
+    owe(Store(db), "waits")
+    left = path.read_bytes(), log.read_bytes()
+    db.close()
+    salts = bytes(8) if kind == "old" else left[1][16:24]
+    commit = (0 if kind == "not committed" else 9).to_bytes(4)
+    path.write_bytes(left[0])
+    log.write_bytes(left[1] + (1).to_bytes(4) + commit + salts + bytes(8) + page)
+    with closing(open_database(path)) as again:
+        assert Store(again).tally().pending == 1
+
+
 def test_what_is_rescued_keeps_its_place_and_can_settle(tmp_path: Path) -> None:
     """A send in flight settles by its place: in the new file that must be the same delivery or none, never another."""
     old = open_database(tmp_path / "old.db")
