@@ -198,6 +198,13 @@ def _changes(value: object) -> tuple[Change, ...]:
     return tuple(_change(*item) for item in items[:MAX_ITEMS])
 
 
+def _changed_at(moment: str) -> float:
+    try:
+        return _moment(float(moment))[0]
+    except ValueError:
+        return _moment(moment)[0]
+
+
 # --- Keys: what tells one thing from the next ---
 
 
@@ -285,6 +292,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         last = _message(newest)
     channel = _text(conversation.get("channel")).removeprefix("Channel::")
     updated_at, timestamp = _moment(conversation.get("updated_at"))
+    changed_at = next((_changed_at(change.after) for change in changes if change.name == "updated_at"), 0.0)
     return Event(
         name=name,
         simple=simple,
@@ -306,6 +314,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         subject=_text(_object(conversation.get("additional_attributes")).get("mail_subject")),
         snoozed_until=_moment(conversation.get("snoozed_until"))[1],
         changes=changes,
+        changed_at=changed_at or updated_at,
         message=message,
         last=last,
         url=f"{base_url}/app/accounts/{account}/conversations/{number}" if base_url and account and number else None,

@@ -105,6 +105,7 @@ class Event:
     subject: str = ""
     snoozed_until: str = ""
     changes: tuple[Change, ...] = ()
+    changed_at: float = 0.0  # when they happened, which may be long before updated_at; 0 unknown
     message: Message | None = None  # what the event is about
     last: Message = NO_MESSAGE  # the conversation's newest public message, as the payload shows it
     url: str | None = None

@@ -184,12 +184,13 @@ class Store:
         self._recent: dict[int, Content] = {}
         self._due = 0.0  # when the first of those that back off may go
         self._held: dict[str, float] | None = None  # as on disk
+        self._account: float | None = None  # the only one seen, -1 where there were several; as on disk
 
     def undo(self) -> None:
         """Roll the transaction back, and with it what was known from it."""
         if self.db.in_transaction:
             self.db.execute("ROLLBACK")
-        self._due, self._held = 0.0, None
+        self._due, self._held, self._account = 0.0, None, None
         self._recent.clear()
 
     def recover(self, *, now: float, told: Iterable[Told] = ()) -> None:
@@ -325,16 +326,23 @@ class Store:
         )
 
     def _recall(self, key: str) -> tuple[str, Memory | None]:
-        """A conversation's memory, and its key. The account 0 stands for whichever account has that conversation."""
+        """A conversation's memory, and its key. The account 0 stands for the only one there is, if there is one."""
         number, _, account = key.partition(":")
+        alone = self._is_sole(account)
         between = (f"{number}:", f"{number};")
         rows = dict(self.db.execute("SELECT key, memory FROM conversations WHERE key > ? AND key < ?", between))
-        if key not in rows and account == "0" and len(rows) == 1:
-            (key,) = rows
-        elif key not in rows and (unknown := f"{number}:0") in rows:
-            self.db.execute("UPDATE conversations SET key = ? WHERE key = ?", (key, unknown))
-            rows[key] = rows[unknown]
+        if key not in rows and len(rows) == 1 and alone:
+            key = next((known for known in rows if "0" in (account, known.partition(":")[2])), key)
         return key, recall(rows[key]) if key in rows else None
+
+    def _is_sole(self, account: str) -> bool:
+        """Whether no other account has been seen than this; of two, an event that leaves it out may be either's."""
+        if self._account is None:
+            self._account = self.fact("account")
+        if account != "0" and self._account != float(account):
+            self._account = float(account) if self._account is None else -1.0
+            self.remember("account", self._account)
+        return self._account != -1.0
 
     # --- sending ---
 

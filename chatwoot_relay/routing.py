@@ -4,7 +4,7 @@ One *waiting episode* of a conversation makes one alert. The rules behind the de
 
 - An opening is never lost, in whatever order events come; a copy of one already told is ignored.
 - An older event neither closes an episode nor puts a status back; of status events only those from before its opening.
-- What closed an episode may be lost: a later event that says it turned open, and from what, opens another.
+- What closed an episode may be lost: a much later event that says it turned open opens another.
 - What was not told has not been learnt: an opening that ``RELAY_EVENTS`` leaves out is found by the next event, unless
   somebody took or answered it by then.
 """
@@ -18,6 +18,7 @@ import attrs
 from .events import NO_MESSAGE, Decision, Event, Ignored, Memory, Message, Role, What, message_key
 
 LATER = 60.0  # seconds; an event so much later than the opening is no copy of it
+LONG_AFTER = 3600.0  # the same while nobody is known to have taken it: what closed it was lost
 MAX_SAID = 500  # code points of the customer's last message that are remembered
 
 _CREATED, _UPDATED = "conversation_created", "conversation_updated"
@@ -70,7 +71,7 @@ def decide(
             return opened
         taken = event.change("assignee_id").after and not event.change("status").name and _holder(event, known)
         over = opened.memory if taken or _replied(event.message) else None
-        return Decision(ignored=Ignored.NOT_SELECTED, memory=over and attrs.evolve(over, waiting=False))
+        return Decision(ignored=Ignored.NOT_SELECTED, memory=over and attrs.evolve(over, waiting=False, opened_at=0.0))
     if repeated:
         return Decision(ignored=Ignored.DUPLICATE)
     happenings = _happenings(event, known)
@@ -137,12 +138,13 @@ def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
     told = known.opened_at > 0
     if event.name == _CREATED:
         return None if told else What.NEW
-    turned, later = event.change("status").before in _CLOSED, event.updated_at > known.opened_at + LATER
     if event.name in _STATUS_EVENTS:
-        if told and known.status == "open" and not (later and (turned or not known.waiting)):
+        late = LONG_AFTER if known.waiting else LATER
+        if told and known.status == "open" and event.updated_at <= known.opened_at + late:
             return None  # the bot's copy, a late one too: not even when a person has taken it meanwhile
         return _turn(event, known)
-    if told and known.status == "open" and turned and later:
+    turned = event.change("status").before in _CLOSED and event.changed_at > known.opened_at + LATER
+    if told and known.status == "open" and turned:
         return _turn(event, known)
     message = _written(event)
     belated = message is not None and 0 < message.id <= known.closed_message  # of an episode that was told and closed

@@ -479,14 +479,19 @@ def test_an_account_that_an_event_leaves_out_is_no_other(store: Store) -> None:
             decide, key=key, happening=None, transport=(), id=status, destination="team", conversation="7", now=0
         )
 
-    receive("7:0", "a")  # nobody knows which
-    receive("7:3", "b")  # that one
+    receive("7:0", "a")
+    receive("7:3", "b")  # the only account there is
     receive("7:0", "c")
     receive("70:0", "d")  # another conversation
-    receive("7:4", "e")  # another account's of that number
-    receive("7:0", "f")  # nobody knows which
-    receive("7:3", "g")
-    assert met == ["", "a", "b", "", "", "", "c"]
+    receive("8:3", "e")
+    receive("8:0", "f")
+    assert met == ["", "a", "b", "", "", "e"]
+    met.clear()
+    receive("8:4", "g")  # another account: from now on nobody knows which
+    receive("70:4", "h")
+    receive("8:0", "i")
+    receive("8:3", "j")
+    assert met == ["", "", "", "f"]
 
 
 def test_a_repeat_is_answered_as_the_first_stands_by_then(store: Store) -> None:
@@ -520,7 +525,7 @@ def test_a_copy_of_what_was_told_is_no_news_to_a_later_state(store: Store) -> No
     decision = Decision(ignored=Reason.ALREADY_TOLD)
     answers = [
         store.receive(
-            lambda memory, repeated: (decision, None), key="c", happening=None, transport=("signed",), id="a",
+            lambda memory, repeated: (decision, None), key="7:3", happening=None, transport=("signed",), id="a",
             destination="team", conversation="1", now=0,
         )
         for _ in range(2)
@@ -553,7 +558,7 @@ def test_a_posting_that_came_before_is_a_duplicate(store: Store) -> None:
     def receive(content: Content | None) -> Accepted | Ignored:
         decision = Decision(memory=Memory(status="open"), ignored=None if content else "noise")
         return store.receive(
-            lambda memory, repeated: (decision, content), key="c", happening=None, transport=("posting",), id="a",
+            lambda memory, repeated: (decision, content), key="7:3", happening=None, transport=("posting",), id="a",
             destination="team", conversation="1", now=0,
         )  # fmt: skip
 

@@ -457,7 +457,7 @@ def test_a_late_copy_of_an_opening_is_no_second_one() -> None:
         room, relay = Chatwoot(status="pending" if opening == "hand_over" else "open"), Relay()
         assert len(story(relay, getattr(room, opening)())) == 1
         room.status = "open"
-        room.later(100 * routing.LATER)
+        room.later(50 * routing.LATER)
         assert story(relay, [room.event("conversation_status_changed"), room.event("conversation_opened")]) == []
         assert story(relay, room.take()) == ["silent: taken"]
         room.later()
@@ -584,6 +584,41 @@ def test_an_opening_that_is_not_selected_is_over_once_somebody_took_or_answered_
         assert story(relay, room.create(), room.hand_over(), getattr(room, ending)()) == []
         receipt = room.message("on it", by=ANNA, kind="outgoing") | {"event": "message_updated"}
         assert relay.say(receipt) == "silent: noise"
+
+
+def test_an_opening_that_comes_after_its_assignment_is_told() -> None:
+    """Order is not guaranteed, and a rule may have assigned it."""
+    room, relay = Chatwoot(), Relay(frozenset({"conversation_status_changed"}))
+    story(relay, room.create())
+    room.later()
+    room.status = "open"
+    opened = room.event("conversation_status_changed")
+    assert story(relay, room.take(), [opened]) == ["alert: opened"]
+    twin = Relay(frozenset({"conversation_updated"}))
+    room = Chatwoot()
+    story(twin, room.create())
+    room.later()
+    room.status, room.assignee = "open", ANNA
+    events = [room.event("conversation_status_changed"), room.event("conversation_updated", status=("pending", "open"))]
+    assert story(twin, events) == ["alert: handed over"]
+
+
+def test_a_delayed_twin_of_an_opening_is_none() -> None:
+    """Its state is of when the job ran, minutes later; its changes say when it happened."""
+    room, relay = Chatwoot(), Relay()
+    story(relay, room.create(), room.hand_over())
+    twin = room.event("conversation_updated", status=("pending", "open"))
+    room.later(2 * routing.LATER)
+    assert story(relay, room.take()) == ["silent: taken"]
+    assert "alert" not in relay.say(twin | {"updated_at": room.at})
+
+
+def test_who_waits_since_long_and_is_said_to_have_come_back_is_an_alert() -> None:
+    """What closed it was lost, and so may its twin be: Chatwoot sends each once."""
+    room, relay = Chatwoot(), Relay()
+    story(relay, room.create(), room.hand_over())
+    room.later(2 * routing.LONG_AFTER)
+    assert story(relay, [room.event("conversation_status_changed")]) == ["alert: opened"]
 
 
 def test_several_changes_at_once_are_told_by_the_first_that_is_selected() -> None:
