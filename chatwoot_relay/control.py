@@ -34,10 +34,10 @@ SAME = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO, sqli
 
 def open_outbox(path: Path, *, clock: Clock | None = None) -> Outbox:
     """The outbox at *path*, open. Raises Taken, ConfigurationError or RelayError, which say what to do."""
-    if path.exists() and not path.is_file():
-        raise ConfigurationError(f"RELAY_DATABASE: {path} is no regular file; name one, or a new file")
     outbox = Outbox(path, clock=clock)
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"RELAY_DATABASE: {path} is no regular file; name one, or a new file")
         outbox.open()
     except (OSError, sqlite3.Error) as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:

@@ -149,7 +149,10 @@ def host(text: str) -> str:
 def database(text: str | Path) -> Path:
     """One file has one path, for its lock stands beside it."""
     path = Path(text)
-    return path.resolve() if path.is_symlink() else path
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError):  # RuntimeError: a link that leads to itself
+        raise ValueError("is no path that can be followed: name a file") from None
 
 
 def rate(text: str) -> Rate | None:
@@ -274,7 +277,7 @@ def load(environ: Mapping[str, str], *, directory: Path, only: Collection[str] |
     sources: Sources = [("", environ), (" in $CREDENTIALS_DIRECTORY", credentials)]
     sources.append((" in .env", attempt(read_dotenv, directory)))
     state = Path(environ.get("STATE_DIRECTORY", "").split(":")[0])
-    values: dict[str, Any] = {"relay_database": database(state / "outbox.db")}
+    values = attempt(lambda: {"relay_database": database(state / "outbox.db")})
     for field in FIELDS:
         if only is None or field.name in only:
             values |= attempt(find, field, sources)

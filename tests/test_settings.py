@@ -278,6 +278,14 @@ def test_a_line_of_dotenv_that_cannot_be_read_is_a_complaint(tmp_path: Path) -> 
     )
 
 
+def test_a_database_whose_path_cannot_be_followed_is_a_complaint(tmp_path: Path) -> None:
+    """No traceback: a link in a circle, a name that is too long."""
+    (tmp_path / "loop").symlink_to("loop")
+    for name in (str(tmp_path / "loop"), "x" * 5000):
+        with pytest.raises(ConfigurationError, match="RELAY_DATABASE is no path"):
+            load(tmp_path, RELAY_DATABASE=name)
+
+
 def test_open_routes_are_named(tmp_path: Path) -> None:
     """A proxy may publish what listens on loopback."""
     assert [line.split()[0] for line in settings.open_routes(load(tmp_path))] == [
