@@ -78,7 +78,7 @@ async def test_a_notice_replies_to_the_alert_of_its_episode(one: Bench) -> None:
         now = one.outbox.now()
         await one.do(
             lambda store: store.receive(
-                lambda memory, repeated: (decision, content), key="c", happening=id, transport=(), id=id,
+                lambda memory, repeated: (decision, content), key="7:3", happening=id, transport=(), id=id,
                 destination="team", conversation="1", now=now,
             )
         )  # fmt: skip
