@@ -221,6 +221,8 @@ def openapi_() -> None:
 
 def _perform(verb: str, **args: Any) -> Any:
     database = load(os.environ, directory=Path.cwd(), only={"relay_database"}).relay_database
+    if not database.exists():
+        raise RelayError(f"no outbox at {database}; set RELAY_DATABASE as the service has it")
     return asyncio.run(control.perform(database, verb, **args))
 
 

@@ -48,11 +48,6 @@ def open_outbox(path: Path, *, clock: Clock | None = None) -> Outbox:
     return outbox
 
 
-def _demand(database: Path) -> None:
-    if not database.exists():
-        raise RelayError(f"no outbox at {database}; set RELAY_DATABASE as the service has it")
-
-
 def _advice(error: OSError | sqlite3.Error, folder: Path) -> str:
     """Why the file cannot be had, and what to do about it."""
     why, code = str(error), SAME.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
@@ -73,7 +68,6 @@ async def perform(database: Path, verb: str, **args: Any) -> Any:
     """Have the running service do it; where none runs, open the file ourselves."""
     with contextlib.suppress(OSError):
         return await ask(database, verb, **args)
-    _demand(database)
     outbox = open_outbox(database)
     try:
         return await _do(outbox, verb, args)

@@ -51,7 +51,6 @@ class Message:
 
     message_id: int
     chat_id: str
-    thread_id: int | None
     text: str
     entities: tuple[Entity, ...]
     html: str  # as it was sent
@@ -122,10 +121,6 @@ class FakeTelegram:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def change(self) -> None:
-        """Wait for the next call to be done, or a touch."""
-        await self.changed.wait()
-
     def methods(self) -> dict[str, Method]:
         """What it can be asked, by the Bot API's names."""
         return {"getMe": self.get_me, "sendMessage": self.send_message}
@@ -143,7 +138,6 @@ class FakeTelegram:
         message = Message(
             message_id=self._last_id,
             chat_id=str(payload.get("chat_id")),
-            thread_id=payload.get("message_thread_id"),
             text=text,
             entities=entities,
             html=str(payload["text"]),
@@ -153,8 +147,8 @@ class FakeTelegram:
         )
         self.messages.append(message)
         answer = {"message_id": message.message_id, "date": int(message.at), "chat": chat_json(message.chat_id)}
-        if message.thread_id is not None:
-            answer |= {"message_thread_id": message.thread_id, "is_topic_message": True}
+        if (thread := payload.get("message_thread_id")) is not None:
+            answer |= {"message_thread_id": thread, "is_topic_message": True}
         if entities:
             answer["entities"] = [attrs.asdict(one, filter=lambda _, value: value is not None) for one in entities]
         return {**answer, "text": text}

@@ -383,11 +383,10 @@ class Sender:
                 if not noted:
                     await asyncio.wait({marked})
                 self.waiters.finish(delivery.id, outcome)
-            case Dead(reason) if not test:
-                await self._mark(lambda store: store.bury(seq, now=now, reason=reason))
-                self._died(delivery.id, rank=delivery.rank, reason=reason)
-            case Dead():
-                pass
+            case Dead(reason):
+                if not test:
+                    await self._mark(lambda store: store.bury(seq, now=now, reason=reason))
+                    self._died(delivery.id, rank=delivery.rank, reason=reason)
             case Repair() | Moved():
                 raise AssertionError("an attempt ends with neither")
             case WaitChat(seconds, reason) | WaitBot(seconds, reason):
@@ -520,8 +519,5 @@ class Sender:
 
 def _facts(outcome: Outcome) -> dict[str, Any]:
     """What a log line says of an outcome, beside its label."""
-    return {
-        name: getattr(outcome, name)
-        for name in ("seconds", "reason", "message_id", "scope")
-        if getattr(outcome, name, None) is not None and name != "seconds"
-    }
+    facts = {name: getattr(outcome, name, None) for name in ("reason", "message_id", "scope")}
+    return {name: fact for name, fact in facts.items() if fact is not None}

@@ -48,20 +48,6 @@ class Answer:
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
 
-@attrs.frozen
-class Unsent:
-    """Nothing was written: the name, the connection or the handshake failed."""
-
-    reason: str
-
-
-@attrs.frozen
-class Lost:
-    """The request was written, its answer never came whole: it may have been heeded."""
-
-    reason: str
-
-
 # What Telegram says when it means: mend the message. In the order in which they are looked for, lower case.
 _REPAIRS = (
     ("can't parse entities", Fix.PLAIN),
@@ -83,13 +69,10 @@ _OPERATOR = (
 )  # fmt: skip
 
 
-def classify(result: Answer | Unsent | Lost) -> Outcome:
+def classify(result: Answer | Retry | Ambiguous) -> Outcome:
     """What came of a send, by status and parameters first, by the words of the description second."""
-    match result:
-        case Unsent(reason):
-            return Retry(reason)
-        case Lost(reason):
-            return Ambiguous(reason)
+    if not isinstance(result, Answer):
+        return result
     status, body = result.status, result.body
     if 200 <= status < 300:
         return _told(body)
@@ -184,8 +167,11 @@ class Telegram:
         *,
         timeout: float = 10.0,
         written: asyncio.Event | None = None,
-    ) -> Answer | Unsent | Lost:
-        """One method of the Bot API. *written* is set as soon as the request is on its way."""
+    ) -> Answer | Retry | Ambiguous:
+        """One method of the Bot API. *written* is set as soon as the request is on its way.
+
+        Retry where nothing was written; Ambiguous where the answer never came whole: it may have been heeded.
+        """
         body = _Body(payload or {}, written)
         try:
             async with self._session.post(
@@ -193,11 +179,11 @@ class Telegram:
             ) as response:
                 return await self._read(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return Unsent(_name(error))
+            return Retry(_name(error))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return Lost(_name(error)) if body.sent else Unsent(_name(error))
+            return Ambiguous(_name(error)) if body.sent else Retry(_name(error))
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer | Unsent:
+    async def _read(self, response: aiohttp.ClientResponse) -> Answer | Retry:
         """A 2xx means heeded even where its body breaks off; anything else unreadable says what its status says."""
         try:
             raw = await response.content.read(MAX_REPLY)
@@ -208,7 +194,7 @@ class Telegram:
             body = None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             if response.status == 400:  # what it asks for broke off
-                return Unsent(f"HTTP 400, {_name(error)}")
+                return Retry(f"HTTP 400, {_name(error)}")
             body = None
         if not isinstance(body, dict):
             body = None

@@ -335,7 +335,9 @@ class Outbox:
         db, place = self._store.db, None
         try:
             changes = db.total_changes
-            self._store.full = self._look_at_disk()
+            if not 0 <= self.clock.monotonic() - self._looked < LOOKS:
+                self._looked, self._low = self.clock.monotonic(), disk_is_low(self.path.parent)
+            self._store.full = self._low
             db.execute("BEGIN IMMEDIATE")
             outcomes = self._all(items)
             place, run = self._claim()
@@ -402,11 +404,6 @@ class Outbox:
         if self.fault is None:
             log.error("outbox.unwritable", error=str(error))
         self.fault = f"the outbox cannot be written: {error}"
-
-    def _look_at_disk(self) -> str | None:
-        if not 0 <= self.clock.monotonic() - self._looked < LOOKS:
-            self._looked, self._low = self.clock.monotonic(), disk_is_low(self.path.parent)
-        return self._low
 
 
 def disk_is_low(folder: Path) -> str | None:

@@ -74,7 +74,7 @@ class FaultyTelegram(FakeTelegram):
         """Wait until *condition* holds; it is looked at after every call. TimeoutError if it does not in time."""
         async with asyncio.timeout(seconds):
             while not condition():
-                await self.change()
+                await self.changed.wait()
 
     async def read(self, request: web.Request) -> Payload:
         payload = await super().read(request)

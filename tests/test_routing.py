@@ -603,6 +603,16 @@ def test_an_opening_that_comes_after_its_assignment_is_told() -> None:
     assert story(twin, events) == ["alert: handed over"]
 
 
+def test_an_opening_that_a_rule_assigned_is_found_by_the_next_event_that_is_named() -> None:
+    """To be assigned with the very turn is not to be taken."""
+    room, relay = Chatwoot(), Relay(frozenset({"message_created"}))
+    story(relay, room.create())
+    room.later()
+    room.status, room.assignee = "open", ANNA
+    story(relay, [room.event("conversation_updated", status=("pending", "open"), assignee_id=(None, 11))])
+    assert story(relay, room.write())[0] == "alert: handed over"
+
+
 def test_a_delayed_twin_of_an_opening_is_none() -> None:
     """Its state is of when the job ran, minutes later; its changes say when it happened."""
     room, relay = Chatwoot(), Relay()

@@ -16,14 +16,14 @@ from virtual import Bench, Call, FakeClock, Result, bench, refused
 
 from chatwoot_relay.errors import OutboxUnavailable
 from chatwoot_relay.events import Decision, Memory
-from chatwoot_relay.models import Alert, Dead, Notice, Operator, Rank, Sent
+from chatwoot_relay.models import Alert, Ambiguous, Dead, Notice, Operator, Rank, Retry, Sent
 from chatwoot_relay.outbox import Store
 from chatwoot_relay.pacing import CHAT_BURST
 from chatwoot_relay.sender import Destination
-from chatwoot_relay.telegram import Answer, Lost, Unsent
+from chatwoot_relay.telegram import Answer
 
-DOWN = Unsent("ClientConnectorError (Connection refused)")
-LOST = Lost("ServerDisconnectedError")
+DOWN = Retry("ClientConnectorError (Connection refused)")
+LOST = Ambiguous("ServerDisconnectedError")
 HOUR = 3600.0
 
 
@@ -449,7 +449,7 @@ async def test_held_time_does_not_make_an_alert_too_old(tmp_path: Path, wait: Re
     """RELAY_MAX_AGE counts what we dawdled away, not what Telegram or the operator asked for."""
     async with bench(tmp_path, max_age=60) as made:
         made.line.next(wait)
-        if isinstance(wait, Lost):
+        if isinstance(wait, Ambiguous):
             made.line.answer = lambda call: DOWN if call.method == "getMe" else None
         await made.owe("a")
         await made.owe("b", conversation=7)

@@ -134,7 +134,7 @@ async def test_a_deploy_refuses_nobody(home: House, tmp_path: Path) -> None:
     async def answered(count: int) -> None:
         async with asyncio.timeout(PATIENCE):
             while len(answers) < count:
-                await home.telegram.change()
+                await home.telegram.changed.wait()
 
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -32,7 +32,7 @@ from chatwoot_relay.models import (
     WaitBot,
     WaitChat,
 )
-from chatwoot_relay.telegram import MAX_REPLY, Answer, Lost, Telegram, Unsent, classify, message, open_session
+from chatwoot_relay.telegram import MAX_REPLY, Answer, Telegram, classify, message, open_session
 
 TOKEN = "1:secret"
 OK = {"ok": True, "result": {"message_id": 7}}
@@ -44,7 +44,7 @@ def said(code: int, description: str, **parameters: Any) -> Answer:
 
 # --- one answer, one outcome ---
 
-TABLE: list[tuple[Answer | Unsent | Lost, Outcome]] = [
+TABLE: list[tuple[Answer | Retry | Ambiguous, Outcome]] = [
     (Answer(200, OK), Sent(7)),
     (Answer(200, {"ok": True, "result": True}), Sent(None)),
     (Answer(200, {"ok": True, "result": {"message_id": "7"}}), Sent(None)),
@@ -63,8 +63,8 @@ TABLE: list[tuple[Answer | Unsent | Lost, Outcome]] = [
     (Answer(504, None), Retry("HTTP 504", heard=True)),
     (Answer(302, None), Retry("HTTP 302", heard=True)),
     (Answer(407, None), Retry("HTTP 407", heard=True)),
-    (Unsent("refused"), Retry("refused")),
-    (Lost("reset"), Ambiguous("reset")),
+    (Retry("refused"), Retry("refused")),
+    (Ambiguous("reset"), Ambiguous("reset")),
     (said(400, "Bad Request: can't parse entities: <"), Repair(Fix.PLAIN, "Bad Request: can't parse entities: <")),
     (said(400, "Bad Request: message is too long"), Repair(Fix.SHORTER, "Bad Request: message is too long")),
     (said(400, "Bad Request: text is too long"), Repair(Fix.SHORTER, "Bad Request: text is too long")),
@@ -99,7 +99,7 @@ TABLE: list[tuple[Answer | Unsent | Lost, Outcome]] = [
 
 
 @pytest.mark.parametrize(("result", "outcome"), TABLE, ids=lambda value: str(value)[:60])
-def test_every_answer_asks_for_one_thing(result: Answer | Unsent | Lost, outcome: Outcome) -> None:
+def test_every_answer_asks_for_one_thing(result: Answer | Retry | Ambiguous, outcome: Outcome) -> None:
     """By status and parameters first, by the words of the description second."""
     assert classify(result) == outcome
     assert outcome.label in OUTCOME_LABELS
@@ -255,11 +255,11 @@ async def behaving(behave: Behaviour) -> AsyncIterator[str]:
 WELL = json.dumps(OK).encode()
 SOCKETS: list[tuple[str, Behaviour, type, Outcome | type]] = [
     ("an answer", answering(http("200 OK", WELL)), Answer, Sent(7)),
-    ("a reset after reading", reset_read, Lost, Ambiguous),
-    ("a close after reading", answering(b""), Lost, Ambiguous),
-    ("half a head", answering(b"HTTP/1.1 200 OK\r\nContent-"), Lost, Ambiguous),
-    ("no HTTP", answering(b"SSH-2.0-OpenSSH\r\n\r\n"), Lost, Ambiguous),
-    ("a hang after reading", answering(b"", then="hang"), Lost, Ambiguous),
+    ("a reset after reading", reset_read, Ambiguous, Ambiguous),
+    ("a close after reading", answering(b""), Ambiguous, Ambiguous),
+    ("half a head", answering(b"HTTP/1.1 200 OK\r\nContent-"), Ambiguous, Ambiguous),
+    ("no HTTP", answering(b"SSH-2.0-OpenSSH\r\n\r\n"), Ambiguous, Ambiguous),
+    ("a hang after reading", answering(b"", then="hang"), Ambiguous, Ambiguous),
     ("half a body of 200", answering(http("200 OK", WELL[:9], length=len(WELL))), Answer, Sent(None)),
     ("a hang in the body of 200", answering(http("200 OK", b"{", length=9), then="hang"), Answer, Sent(None)),
     ("a drip", drip, Answer, Sent(None)),
@@ -268,7 +268,7 @@ SOCKETS: list[tuple[str, Behaviour, type, Outcome | type]] = [
     ("200 with a deep body", answering(http("200 OK", b"[" * 60_000)), Answer, Sent(None)),
     ("200 with a lie of gzip", answering(http("200 OK", b"plain", "Content-Encoding: gzip")), Answer, Sent(None)),
     ("200 with too much", answering(http("200 OK", b" " * MAX_REPLY + WELL)), Answer, Sent(None)),
-    ("half a body of 400", answering(http("400 Bad Request", b'{"descr', length=99)), Unsent, Retry),
+    ("half a body of 400", answering(http("400 Bad Request", b'{"descr', length=99)), Retry, Retry),
     (
         "half a body of 502",
         answering(http("502 Bad Gateway", b"<ht", length=99)),
@@ -316,7 +316,7 @@ async def test_what_never_connected_was_never_sent(session: aiohttp.ClientSessio
         urls = [closed_port(), "http://name.invalid", plain.replace("http:", "https:"), "http://127.0.0.1:1"]
         for url in urls:
             result = await Telegram(session, api_url=url, token=TOKEN).call("sendMessage", {"text": "x"}, timeout=1)
-            assert isinstance(result, Unsent), (url, result)
+            assert isinstance(result, Retry), (url, result)
             assert isinstance(classify(result), Retry)
             assert "secret" not in repr(result)
 
@@ -334,7 +334,7 @@ async def test_a_connection_that_hangs_was_never_sent(session: aiohttp.ClientSes
         result = await Telegram(session, api_url=url, token=TOKEN).call("sendMessage", timeout=0.3)
         for one in crowd:
             one.close()
-    assert isinstance(result, Unsent)
+    assert isinstance(result, Retry)
 
 
 async def test_a_redirect_is_not_followed(session: aiohttp.ClientSession) -> None:

@@ -15,15 +15,15 @@ import attrs
 from chatwoot_relay.clock import Clock
 from chatwoot_relay.housekeeping import keep
 from chatwoot_relay.metrics import Metrics, Standing
-from chatwoot_relay.models import Alert
+from chatwoot_relay.models import Alert, Ambiguous, Retry
 from chatwoot_relay.outbox import Store
 from chatwoot_relay.pacing import Pace
 from chatwoot_relay.render import Links
 from chatwoot_relay.sender import Destination, Sender
-from chatwoot_relay.telegram import Answer, Lost, Unsent
+from chatwoot_relay.telegram import Answer
 from chatwoot_relay.writer import Outbox
 
-Result = Answer | Unsent | Lost
+Result = Answer | Retry | Ambiguous
 EPOCH = 1_700_000_000.0
 
 
