@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -25,6 +26,8 @@ from relay_process import ALERTS, CHAT, HEALTH, HOME, PATIENCE, TEST, WEBHOOK, A
 
 from chatwoot_relay.errors import OutboxUnavailable
 from chatwoot_relay.handlers import RELAY
+from chatwoot_relay.outbox import Store
+from chatwoot_relay.schema import open_database
 from chatwoot_relay.server import VITAL, build
 from chatwoot_relay.settings import load
 
@@ -529,6 +532,23 @@ async def test_no_answer_is_written_before_its_commit_is_on_the_disk(home: House
             synced = 0
     assert len(order) == 20
     assert min(order) >= 1
+
+
+@pytest.mark.strace
+async def test_a_first_start_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
+    """Killed with its tables written and not yet committed: SQLite takes them back, so they are made at the next."""
+    strace, path = shutil.which("strace"), tmp_path / "outbox.db"
+    assert strace is not None, "apt install strace"
+    script = "import sys, pathlib; from chatwoot_relay import schema; schema.open_database(pathlib.Path(sys.argv[1]))"
+    killed = await asyncio.create_subprocess_exec(
+        strace, "-f", "-qq", "-o", str(tmp_path / "trace"), "-P", f"{path}-journal", "-e", "trace=unlink,unlinkat",
+        "-e", "inject=unlink,unlinkat:error=EIO:signal=KILL:when=2", sys.executable, "-c", script, str(path),
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(HOME)},
+    )  # fmt: skip
+    assert await killed.wait() == -signal.SIGKILL
+    assert Path(f"{path}-journal").stat().st_size > 0
+    with contextlib.closing(open_database(path)) as db:
+        assert Store(db).tally().accepted == 0
 
 
 async def test_a_test_says_whether_telegram_spoke(home: House) -> None:
