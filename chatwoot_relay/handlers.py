@@ -33,6 +33,7 @@ from .render import trim
 from .sender import Sender
 from .settings import Settings
 from .signature import Verdict
+from .waiters import Waiter
 from .writer import Outbox
 
 log = structlog.get_logger()
@@ -172,7 +173,7 @@ async def _deliver_alert(relay: Relay, alert: Alert, key: str, digest: str) -> w
     relay.demand_open()
     delivery_id, lane = relay.outbox.new_id(), str(alert.conversation_id)
     arrival = Arrival(alert, delivery_id, TEAM, lane, relay.outbox.now())
-    with relay.sender.waiters.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as future:
+    with relay.sender.waiters.watch(delivery_id, patience=relay.settings.relay_reply_timeout) as waiter:
         if key:
             known = "key:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
             accepted = await relay.outbox.do(lambda store: store.enqueue_once(arrival, key=known, digest=digest))
@@ -182,7 +183,7 @@ async def _deliver_alert(relay: Relay, alert: Alert, key: str, digest: str) -> w
             raise Refused(409, "This Idempotency-Key was used before with another body.")
         if accepted.fresh:
             relay.metrics.accepted("alert")
-            outcome = await _outcome(relay, future, accepted)
+            outcome = await _outcome(relay, waiter, accepted)
         else:
             outcome = await _standing(relay, accepted)
     return _tell_alert(accepted.id, alert.conversation_id, outcome)
@@ -203,30 +204,29 @@ def _tell_alert(delivery_id: str, conversation_id: int, outcome: Outcome | None)
     return reply(200 if sent else 202, body, {"X-Delivery-ID": delivery_id})
 
 
-async def _outcome(relay: Relay, future: Any, accepted: Accepted) -> Outcome | None:
+async def _outcome(relay: Relay, waiter: Waiter, accepted: Accepted) -> Outcome | None:
     """What came of a delivery, if it can come within the reply timeout; else None, at once where it cannot."""
     patience = relay.settings.relay_reply_timeout
-    if not future.done():
+    if not waiter.future.done():
         at_worst = relay.sender.delay(TEAM, ahead=min(relay.outbox.tally.pending, FEW))
         if relay.draining or at_worst > patience:
             if relay.draining or isinf(at_worst) or relay.sender.delay(TEAM) > patience:
                 return None
             ahead = await relay.outbox.do(lambda store: store.ahead(accepted.id))
-            if not future.done() and relay.sender.delay(TEAM, ahead=ahead) > patience:
+            if not waiter.future.done() and relay.sender.delay(TEAM, ahead=ahead) > patience:
                 return None
-    result: Outcome | None = await relay.sender.waiters.wait(future, patience)
-    return result
+    return await waiter.outcome()
 
 
 async def _standing(relay: Relay, accepted: Accepted) -> Outcome | None:
     """How a delivery that was accepted before stands by now, waiting for it as for a new one."""
-    with relay.sender.waiters.watch(accepted.id, patience=relay.settings.relay_reply_timeout) as future:
+    with relay.sender.waiters.watch(accepted.id, patience=relay.settings.relay_reply_timeout) as waiter:
         state = await relay.outbox.do(lambda store: store.status(accepted.id)) or accepted
         if state.state == "sent":
             return Sent(state.message_id)
         if state.state == "dead":
             return Dead(state.reason or "unknown")
-        return await _outcome(relay, future, state)
+        return await _outcome(relay, waiter, state)
 
 
 async def receive_webhook(request: web.Request) -> web.Response:
@@ -259,7 +259,7 @@ async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...])
         return decision, None if decision.what is None else trim(notices.word(event, decision))
 
     known = event.conversation_id is not None
-    with _for_chatwoot(), relay.sender.waiters.watch(delivery_id, patience=settings.relay_reply_timeout) as future:
+    with _for_chatwoot(), relay.sender.waiters.watch(delivery_id, patience=settings.relay_reply_timeout) as waiter:
         relay.demand_open()
         accepted = await relay.outbox.do(
             lambda store: store.receive(
@@ -277,7 +277,7 @@ async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...])
             relay.metrics.ignored(accepted.reason)
             return reply(200, _event_body(f"Webhook ignored: {accepted.reason}", event.name))
         relay.metrics.accepted("webhook")
-        outcome = await _outcome(relay, future, accepted)
+        outcome = await _outcome(relay, waiter, accepted)
     sent = isinstance(outcome, Sent)
     message = "Webhook forwarded to Telegram" if sent else "Webhook queued for Telegram"
     return reply(200 if sent else 202, _event_body(message, event.name), {"X-Delivery-ID": delivery_id})
@@ -317,10 +317,10 @@ async def send_test(request: web.Request) -> web.Response:
         timestamp=datetime.fromtimestamp(relay.clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
     delivery_id = relay.outbox.new_id()
-    with relay.sender.waiters.watch(delivery_id, patience=patience) as future:
+    with relay.sender.waiters.watch(delivery_id, patience=patience) as waiter:
         await relay.outbox.enqueue(Arrival(alert, delivery_id, TEAM, "test", relay.outbox.now(), rank=Rank.TEST))
         relay.metrics.accepted("test")
-        outcome = await relay.sender.waiters.wait(future, patience)
+        outcome = await waiter.outcome()
     if isinstance(outcome, Sent):
         body = {"success": True, "message": "Test alert sent to Telegram", "telegram_message_id": outcome.message_id}
         return reply(200, body, {**limits, "X-Delivery-ID": delivery_id})

@@ -26,10 +26,10 @@ class Hold:
 class Holds(dict[str, Hold]):
     """The holds by chat id, and "" for the bot; and for how long each destination was held in all.
 
-    *chats* gives each destination's chat of the moment. *changed* is called after whatever changes the account.
+    *chats* has each destination's chat of the moment. *changed* is called after whatever changes the account.
     """
 
-    def __init__(self, *, chats: Callable[[], Mapping[str, str]], changed: Callable[[], None]) -> None:
+    def __init__(self, *, chats: Mapping[str, str], changed: Callable[[], None]) -> None:
         super().__init__()
         self._chats = chats
         self._changed = changed
@@ -49,7 +49,7 @@ class Holds(dict[str, Hold]):
 
     def bar(self, chat: str) -> bool:
         """Whether a send to *chat* is forbidden."""
-        return not all(hold.trial for hold in self.on(chat))
+        return bool(self) and not all(hold.trial for hold in self.on(chat))
 
     def wait(self, chat: str, now: float) -> float:
         """Seconds for which it is; infinite where that ends by a probe."""
@@ -126,13 +126,13 @@ class Holds(dict[str, Hold]):
 
     def well(self, chat: str, *, now: float) -> None:
         """A send to *chat* succeeded: what would end by a probe is over."""
-        for key in (BOT, chat):
+        for key in (BOT, chat) if self else ():
             if key in self and self[key].until is None:
                 self.lift(key, now=now)
 
     def count(self, now: float) -> None:
         """Account for the time until now."""
         passed, self._counted = now - self._counted, now
-        for name, chat in self._chats().items():
+        for name, chat in self._chats.items() if self else ():
             if self.on(chat):
                 self.seconds[name] = self.seconds.get(name, 0.0) + passed

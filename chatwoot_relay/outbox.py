@@ -435,7 +435,9 @@ class Store:
     def bury(self, seq: int, *, now: float, reason: str, outcome: str = "dead") -> None:
         """Settle: a dead letter, kept with its reason."""
         self._settle(seq, "dead", outcome, reason, settled=now)
-        self._bump("deaths_untold", 1)
+        self.db.execute(
+            "INSERT INTO facts VALUES ('deaths_untold', 1) ON CONFLICT DO UPDATE SET value = value + excluded.value"
+        )
 
     def again(self, seq: int, *, due: float, now: float, reason: str, ambiguous: bool = False) -> bool:
         """Settle: owed still, not before *due*. An ambiguous attempt too many makes a dead letter, and True."""
@@ -520,11 +522,6 @@ class Store:
         wall, at = self.db.execute("SELECT alive_wall, alive_at FROM tally").fetchone()
         return wall, at
 
-    def _bump(self, name: str, by: float) -> None:
-        self.db.execute(
-            "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value", (name, by)
-        )
-
     # --- reading, redriving, keeping ---
 
     def status(self, id: str) -> Accepted | None:
@@ -533,10 +530,6 @@ class Store:
 
     def tally(self) -> Tally:
         return Tally(*self.db.execute(f"SELECT {_COUNTS} FROM tally").fetchone())
-
-    def counts(self) -> dict[str, int]:
-        """The tally, as a dict."""
-        return attrs.asdict(self.tally())
 
     def newest(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
         """The newest rows, without their content."""

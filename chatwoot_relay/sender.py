@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
@@ -84,8 +85,9 @@ class Sender:
         self._metrics = metrics
         self._max_age = max_age
         self._roll = roll
-        self.holds = Holds(chats=self._chats, changed=self._held_otherwise)
         self._moves: dict[str, str] = {}
+        self._chats = {name: destination.chat_id for name, destination in destinations.items()}
+        self.holds = Holds(chats=self._chats, changed=self._held_otherwise)
         self._in_flight: dict[asyncio.Task[None], str] = {}
         self.waiters = Waiters(outbox.now)
         self._streak: set[str] = set()  # deliveries that failed since the last success
@@ -126,15 +128,15 @@ class Sender:
 
     def chat_of(self, destination: str) -> str:
         """The chat id behind a destination's name, followed through its moves."""
-        chat = self._destinations[destination].chat_id
-        for _ in range(10):
-            if chat not in self._moves:
-                break
-            chat = self._moves[chat]
-        return chat
+        return self._chats[destination]
 
-    def _chats(self) -> dict[str, str]:
-        return {name: self.chat_of(name) for name in self._destinations}
+    def _move(self, moves: Mapping[str, str]) -> None:
+        self._moves.update(moves)
+        for name, destination in self._destinations.items():
+            chat = destination.chat_id
+            for _ in range(10):
+                chat = self._moves.get(chat, chat)
+            self._chats[name] = chat
 
     # --- the task ---
 
@@ -162,7 +164,7 @@ class Sender:
         for delivery in self._left:
             await self._release(delivery)
 
-    def _take(self, claims: Claims) -> None:
+    def _take(self, claims: Claims, _: BaseException | None) -> None:
         """Begin what was claimed."""
         claimed, died = claims
         self._place = Place(self._take)
@@ -189,10 +191,6 @@ class Sender:
         self._try = True
         self._changed.set()
 
-    def give_up_waiting(self) -> None:
-        """Every waiting request is answered now."""
-        self.waiters.release(float("inf"))
-
     async def _remember(self) -> None:
         """Holds that outlive a restart, moves, and what was told in the last minute."""
         now = self._outbox.now()
@@ -201,7 +199,8 @@ class Sender:
         )
         if found is None:
             return  # it is stopping already
-        holds, self._moves, told, held = found
+        holds, moves, told, held = found
+        self._move(moves)
         self._kept = now
         self.holds.remember(holds, held, now=now)
         for chat, at in told:
@@ -277,7 +276,7 @@ class Sender:
     ) -> None:
         try:
             try:
-                if before is not None:  # is on the wire first, so that sends arrive in the order they were claimed in
+                if before is not None and not before.is_set():  # so that sends arrive in the order they were claimed in
                     await before.wait()
             finally:
                 self._coming[chat] -= 1
@@ -359,7 +358,7 @@ class Sender:
 
     async def _follow(self, old: str, new: str) -> None:
         log.warning("chat.moved", old=old, new=new, do="set TELEGRAM_CHAT_ID to the new id")
-        self._moves[old] = new
+        self._move({old: new})
         if old in self.holds:
             self.holds.lift(old, now=self._outbox.now())
         await self._mark(lambda store: store.move(old, new))
@@ -376,12 +375,14 @@ class Sender:
                 self._well(chat)
                 self._metrics.delivered("sent", rank=delivery.rank, now=self._clock.wall())
                 told = Told(seq, now, chat, message_id)
-                noted = self._outbox.journal.note(told)
-                marked = self._outbox.told(told, noted=noted)
-                marked.add_done_callback(lambda done: self._marked(done, told))
                 # Whoever has a 200 will not see the message again after a crash.
-                if not noted:
-                    await asyncio.wait({marked})
+                if self._outbox.journal.note(told):
+                    self._outbox.told(told, functools.partial(self._marked, told))
+                else:
+                    try:
+                        await self._outbox.do(lambda store: store.told_all([told]))
+                    except OutboxUnavailable as error:
+                        self._marked(told, None, error)
                 self.waiters.finish(delivery.id, outcome)
             case Dead(reason):
                 if not test:
@@ -435,8 +436,8 @@ class Sender:
                     return None  # what was told is in the journal, what was not is repeated, marked
                 await self._clock.sleep(1.0)
 
-    def _marked(self, done: asyncio.Future[None], told: Told) -> None:
-        if done.cancelled() or done.exception() is not None:
+    def _marked(self, told: Told, _: None, error: BaseException | None) -> None:
+        if error is not None:
             self._spawn(self._mark_late(told))
         else:
             self._outbox.journal.forget(told.seq)

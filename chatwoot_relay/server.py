@@ -212,7 +212,7 @@ async def _drain(relay: Relay, sites: list[web.SockSite], sockets: list[socket.s
     relay.draining = True
     await stop_listening(sites, sockets, clock=relay.clock)
     sending = asyncio.create_task(relay.sender.stop(grace=GRACE))
-    relay.sender.give_up_waiting()
+    relay.sender.waiters.release(float("inf"))  # every request that waits is answered now
     await relay.clock.sleep(DRAIN)
     relay.stopping = True
     await sending

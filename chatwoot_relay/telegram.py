@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import aiohttp
 import attrs
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
 
 from .markup import Html, plain
 from .models import (
@@ -168,7 +168,7 @@ class Telegram:
         timeout: float = 10.0,
         written: asyncio.Event | None = None,
     ) -> Answer | Retry | Ambiguous:
-        """One method of the Bot API. *written* is set as soon as the request is on its way.
+        """One method of the Bot API. *written* is set once it will be on the wire before what is called from then on.
 
         Retry where nothing was written; Ambiguous where the answer never came whole: it may have been heeded.
         """
@@ -189,7 +189,7 @@ class Telegram:
             raw = await response.content.read(MAX_REPLY)
             while len(raw) < MAX_REPLY and not response.content.at_eof():
                 raw += await response.content.read(MAX_REPLY - len(raw))
-            body = json.loads(raw)
+            body = msgspec.json.decode(raw)
         except (ValueError, RecursionError):
             body = None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -222,13 +222,20 @@ class _Body(aiohttp.BytesPayload):
     def __init__(self, value: Mapping[str, Any], written: asyncio.Event | None) -> None:
         super().__init__(msgspec.json.encode(value), content_type="application/json")
         self.sent = False
-        self._written = written
+        self.written = written
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self.sent = True
-        if self._written is not None:
-            self._written.set()
         await super().write_with_length(writer, content_length)
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that says when it has its connection: what has one already is written in the order of the calls."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        if isinstance(self.body, _Body) and self.body.written is not None:
+            self.body.written.set()
+        return await super().send(conn)
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -238,4 +245,5 @@ def open_session() -> aiohttp.ClientSession:
         headers={"User-Agent": "chatwoot-relay", "Accept-Encoding": "identity"},  # one way less for a 200 to break
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=True,
+        request_class=_Request,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import math
 import os
 import queue
@@ -36,7 +37,8 @@ LOOKS = 0.1  # seconds between looks at how much disk is free
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
-_Outcome = tuple["asyncio.Future[Any] | Place", Any, BaseException | None]
+_Answer = Callable[[Any, BaseException | None], None]  # called on the loop: what came of it, or why nothing did
+_Outcome = tuple[_Answer, Any, BaseException | None]
 Claims = tuple[list[Delivery], list[Died]]
 
 
@@ -49,7 +51,12 @@ class _Item:
 
     verb: _Verb
     argument: Any
-    future: asyncio.Future[Any]
+    answer: _Answer
+
+
+def _answer(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if not future.done():
+        future.set_result(result) if error is None else future.set_exception(error)
 
 
 def _alone(store: Store, runs: Sequence[Callable[[Store], Any]]) -> list[Any]:
@@ -60,13 +67,9 @@ def _alone(store: Store, runs: Sequence[Callable[[Store], Any]]) -> list[Any]:
 class Place:
     """The sender's claim that waits until there is something to claim; served with the very commit that accepts it."""
 
-    take: Callable[[Claims], None]  # called once, on the loop, with what was claimed
+    take: Callable[[Claims, BaseException | None], None]  # called once, on the loop, with what was claimed
     run: Callable[[Store], Claims] | None = None
     served: bool = False
-
-
-class _HalfDone(Exception):
-    """An item failed after it had changed something."""
 
 
 class Lock:
@@ -114,7 +117,7 @@ class Outbox:
         self._later: asyncio.TimerHandle | None = None  # when else
         self._low: str | None = None
         self._looked = float("-inf")  # when the disk was looked at
-        self._asked: set[asyncio.Future[Any]] = set()  # what the thread owes an answer to
+        self._asked: set[_Answer] = set()  # whom the thread owes an answer
 
     # --- the loop's side ---
 
@@ -155,32 +158,35 @@ class Outbox:
 
     async def do(self, run: Callable[[Store], T]) -> T:
         """Run *run* on the store; returns after its commit. Raises OutboxUnavailable when it is not on disk."""
-        result: T = await self._hand_over(_alone, run)
+        result: T = await self._ask(_alone, run)
         return result
 
     async def enqueue(self, arrival: Arrival) -> Accepted:
         """:meth:`Store.enqueue`, with all others that come at the same moment."""
-        accepted: Accepted = await self._hand_over(Store.enqueue_all, arrival)
+        accepted: Accepted = await self._ask(Store.enqueue_all, arrival)
         return accepted
 
-    def told(self, told: Told, *, noted: bool) -> asyncio.Future[None]:
-        """:meth:`Store.told`; with another's commit where it is *noted* in the journal and nobody waits behind it."""
-        return self._hand_over(Store.told_all, told, lazy=noted and not self.tally.pending)
+    def told(self, told: Told, marked: Callable[[None, BaseException | None], None]) -> None:
+        """:meth:`Store.told` of what the journal has; with another's commit where nobody waits behind it."""
+        self._hand_over(_Item(Store.told_all, told, marked), lazy=not self.tally.pending)
 
-    def _hand_over(self, verb: _Verb, argument: Any, *, lazy: bool = False) -> asyncio.Future[Any]:
-        """What comes in one turn of the loop goes to the thread together: a commit for each would be dear."""
+    def _ask(self, verb: _Verb, argument: Any) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
+        self._hand_over(_Item(verb, argument, functools.partial(_answer, future)))
+        return future
+
+    def _hand_over(self, item: _Item, *, lazy: bool = False) -> None:
+        """What comes in one turn of the loop goes to the thread together: a commit for each would be dear."""
         if self.dead.done():
-            future.set_exception(OutboxUnavailable("the outbox's thread has died"))
-            return future
-        self._asked.add(future)
-        self._waiting.append(_Item(verb, argument, future))
+            item.answer(None, OutboxUnavailable("the outbox's thread has died"))
+            return
+        self._asked.add(item.answer)
+        self._waiting.append(item)
         if not lazy and not self._soon:
             self._soon = True
             self._loop.call_soon(self._gather, 0, self._loop.time() + GATHER)
         elif lazy and self._later is None:
             self._later = self._loop.call_later(COMPANY, self._put)
-        return future
 
     def park(self, place: Place, run: Callable[[Store], Claims] | None, *, try_it: bool = False) -> None:
         """(Re)place what the standing claim claims, or with None take it back.
@@ -208,15 +214,8 @@ class Outbox:
 
     def _resolve(self, outcomes: list[_Outcome]) -> None:
         self._asked.difference_update([outcome[0] for outcome in outcomes])
-        for future, result, error in outcomes:
-            if isinstance(future, Place):
-                future.take(result)
-            elif future.done():
-                continue
-            elif error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+        for answer, result, error in outcomes:
+            answer(result, error)
 
     def refusal(self) -> str | None:
         """Why nothing can be accepted right now, or None."""
@@ -305,7 +304,7 @@ class Outbox:
         """The thread has died, and with it the process will; nobody is to wait for it."""
         self.dead.set_exception(error)
         words = "the outbox's thread has died"
-        self._resolve([(future, None, OutboxUnavailable(words)) for future in self._asked])
+        self._resolve([(answer, None, OutboxUnavailable(words)) for answer in self._asked])
 
     def _batch(self) -> bool:
         """Everything that waits, in one transaction and one sync. False once it is to end."""
@@ -355,45 +354,43 @@ class Outbox:
             self._give_up(error)
             self._unclaimed = True
             words = f"the outbox cannot be written: {error}"
-            outcomes = [(item.future, None, OutboxUnavailable(words)) for item in items]
+            outcomes = [(item.answer, None, OutboxUnavailable(words)) for item in items]
             claims = None
         if place is not None and claims is not None and any(claims):
             place.served = True
-            outcomes.append((place, claims, None))
+            outcomes.append((place.take, claims, None))
         if outcomes:
             self._loop.call_soon_threadsafe(self._resolve, outcomes)
 
     def _all(self, items: list[_Item]) -> list[_Outcome]:
-        """The work of every item. What is wrong with one harms no other: if it failed half-way, all is done again."""
+        """The work of every item. If it fails, all is done again, each apart: what is wrong with one harms no other."""
         groups: dict[Any, list[_Item]] = {}
         for item in items:
             groups.setdefault(item if item.verb is _alone else item.verb, []).append(item)
+        outcomes: list[_Outcome] = []
         try:
-            return [outcome for group in groups.values() for outcome in self._some(group)]
-        except _HalfDone:
+            for group in groups.values():
+                results = group[0].verb(self._store, [item.argument for item in group])
+                outcomes += [(item.answer, result, None) for item, result in zip(group, results, strict=True)]
+        except Exception:
             self._store.undo()
             self._store.db.execute("BEGIN IMMEDIATE")
-            return [outcome for item in items for outcome in self._some([item], savepoint=True)]
+            outcomes = [self._apart(item) for item in items]
+        return outcomes
 
-    def _some(self, group: list[_Item], *, savepoint: bool = False) -> list[_Outcome]:
+    def _apart(self, item: _Item) -> _Outcome:
         db = self._store.db
-        changes = db.total_changes
-        if savepoint:
-            db.execute("SAVEPOINT item")
+        db.execute("SAVEPOINT item")
+        result, failed = None, None
         try:
-            results = group[0].verb(self._store, [item.argument for item in group])
+            (result,) = item.verb(self._store, [item.argument])
         except Exception as error:
             if isinstance(error, sqlite3.OperationalError) or _is_damage(error) or not db.in_transaction:
-                raise
-            if savepoint:
-                db.execute("ROLLBACK TO item")
-                db.execute("RELEASE item")
-            elif db.total_changes != changes or len(group) > 1:
-                raise _HalfDone from error
-            return [(item.future, None, error) for item in group]
-        if savepoint:
-            db.execute("RELEASE item")
-        return [(item.future, result, None) for item, result in zip(group, results, strict=True)]
+                raise  # it is not this item's own
+            failed = error
+            db.execute("ROLLBACK TO item")
+        db.execute("RELEASE item")
+        return item.answer, result, failed
 
     def _give_up(self, error: sqlite3.Error) -> None:
         self._store.undo()

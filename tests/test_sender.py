@@ -479,9 +479,9 @@ async def test_what_cannot_be_said_in_time_becomes_a_dead_letter(tmp_path: Path)
             refused(500, "x") if call.method == "sendMessage" and "poison" in call.text else None
         )
         await made.owe("poison")
-        with made.sender.waiters.watch("poison", patience=1e9) as future, structlog.testing.capture_logs() as logs:
+        with made.sender.waiters.watch("poison", patience=1e9) as waiter, structlog.testing.capture_logs() as logs:
             await made.wait(400)
-            assert future.done()
+            assert waiter.future.done()
         shown = await made.show("poison")
         assert shown["state"] == "dead"
         assert "RELAY_MAX_AGE" in shown["reason"]
@@ -581,10 +581,10 @@ async def test_a_topic_that_is_gone_is_reported_until_it_is_back(tmp_path: Path)
 async def test_what_is_refused_for_good_is_kept_and_the_next_goes_on(one: Bench, answers: list[Answer]) -> None:
     """A dead letter with Telegram's words; who waits for it is told."""
     one.line.next(*answers)
-    with one.sender.waiters.watch("a", patience=1e9) as future:
+    with one.sender.waiters.watch("a", patience=1e9) as waiter:
         await one.owe("a", conversation=1)
         await one.owe("b", conversation=1)
-        assert isinstance(future.result(), Dead)
+        assert isinstance(waiter.future.result(), Dead)
     assert ((await one.show("a"))["state"], one.messages) == ("dead", ["b"])
 
 
@@ -696,9 +696,9 @@ async def test_whoever_dares_learns_at_once_whether_it_is_mended(one: Bench) -> 
 async def test_who_waits_is_sent_away_once_it_cannot_be_in_time(one: Bench) -> None:
     """A held chat's alert is answered as queued at once, not after the whole patience."""
     one.line.next(flood(30))
-    with one.sender.waiters.watch("a", patience=3) as future:
+    with one.sender.waiters.watch("a", patience=3) as waiter:
         await one.owe("a")
-        assert future.result() is None
+        assert waiter.future.result() is None
     assert one.sender.delay("team") > 3
 
 
@@ -709,14 +709,14 @@ async def test_a_test_hears_the_truth_and_is_not_told_later(one: Bench, answer: 
     """Also where that very answer holds the chat or the bot."""
     one.line.next(answer)
     alert = Alert(severity="medium", reason="TEST_ALERT", conversation_id=1, message="t")
-    with one.sender.waiters.watch("t", patience=3) as future:
+    with one.sender.waiters.watch("t", patience=3) as waiter:
         await one.do(
             lambda store: store.enqueue(
                 alert, id="t", destination="team", conversation="test", rank=Rank.TEST, now=one.outbox.now()
             )
         )
-        assert future.result() is not None
-        assert isinstance(future.result(), outcome)
+        assert waiter.future.result() is not None
+        assert isinstance(waiter.future.result(), outcome)
     await one.wait(HOUR)
     assert (one.messages, one.outbox.tally.pending) == ([], 0)
 
@@ -791,9 +791,9 @@ async def test_waiting_for_work_costs_no_memory(one: Bench) -> None:
 
 async def test_outcomes_reach_who_asked(one: Bench) -> None:
     """With Telegram's id for the message."""
-    with one.sender.waiters.watch("a", patience=3) as future:
+    with one.sender.waiters.watch("a", patience=3) as waiter:
         await one.owe("a")
-        assert future.result() == Sent(1)
+        assert waiter.future.result() == Sent(1)
 
 
 def test_every_row_of_mistakes_is_an_answer() -> None:
