@@ -186,10 +186,10 @@ class Store:
         self._held: dict[str, float] | None = None  # as on disk
         self._account: float | None = None  # the only one seen, -1 where there were several; as on disk
 
-    def undo(self) -> None:
-        """Roll the transaction back, and with it what was known from it."""
+    def undo(self, to: str = "") -> None:
+        """Roll the transaction back, or *to* a savepoint in it, and with it what was known from it."""
         if self.db.in_transaction:
-            self.db.execute("ROLLBACK")
+            self.db.execute(f"ROLLBACK {to}")
         self._due, self._held, self._account = 0.0, None, None
         self._recent.clear()
 

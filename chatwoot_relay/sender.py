@@ -443,8 +443,8 @@ class Sender:
             self._outbox.journal.forget(told.seq)
 
     async def _mark_late(self, told: Told) -> None:
-        await self._mark(lambda store: store.told_all([told]))
-        self._outbox.journal.forget(told.seq)
+        if await self._mark(lambda store: store.told_all([told])) is not None:  # else it is stopping, and noted still
+            self._outbox.journal.forget(told.seq)
 
     # --- holds ---
 

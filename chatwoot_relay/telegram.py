@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -120,7 +121,7 @@ def _said(body: Mapping[str, Any] | None) -> str:
 def _seconds(value: object) -> float | None:
     try:
         wait = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return min(wait, LONGEST_WAIT) if wait >= 0 else None
 
@@ -172,7 +173,7 @@ class Telegram:
 
         Retry where nothing was written; Ambiguous where the answer never came whole: it may have been heeded.
         """
-        body = _Body(payload or {}, written)
+        body = _Body(payload or {}, written or asyncio.Event())
         try:
             async with self._session.post(
                 self._base + method, data=body, timeout=_limits(timeout), allow_redirects=False
@@ -189,7 +190,7 @@ class Telegram:
             raw = await response.content.read(MAX_REPLY)
             while len(raw) < MAX_REPLY and not response.content.at_eof():
                 raw += await response.content.read(MAX_REPLY - len(raw))
-            body = msgspec.json.decode(raw)
+            body = json.loads(raw)
         except (ValueError, RecursionError):
             body = None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -219,13 +220,14 @@ def _limits(seconds: float) -> aiohttp.ClientTimeout:
 class _Body(aiohttp.BytesPayload):
     """JSON that knows when it is written: its head goes with it, and nothing has left us before."""
 
-    def __init__(self, value: Mapping[str, Any], written: asyncio.Event | None) -> None:
+    def __init__(self, value: Mapping[str, Any], written: asyncio.Event) -> None:
         super().__init__(msgspec.json.encode(value), content_type="application/json")
         self.sent = False
         self.written = written
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self.sent = True
+        self.written.set()
         await super().write_with_length(writer, content_length)
 
 
@@ -233,7 +235,7 @@ class _Request(aiohttp.ClientRequest):
     """A request that says when it has its connection: what has one already is written in the order of the calls."""
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        if isinstance(self.body, _Body) and self.body.written is not None:
+        if isinstance(self.body, _Body):
             self.body.written.set()
         return await super().send(conn)
 

@@ -35,8 +35,7 @@ class Waiter:
 
     async def outcome(self) -> Outcome | None:
         """What came of it, once that is known or the deadline is there."""
-        left = self.deadline - self._among.now()
-        timer = asyncio.get_running_loop().call_later(max(0.0, left), self.end, None)
+        timer = asyncio.get_running_loop().call_later(self.deadline - self._among.now(), self.end, None)
         try:
             return await self.future
         finally:

@@ -388,7 +388,7 @@ class Outbox:
             if isinstance(error, sqlite3.OperationalError) or _is_damage(error) or not db.in_transaction:
                 raise  # it is not this item's own
             failed = error
-            db.execute("ROLLBACK TO item")
+            self._store.undo("TO item")
         db.execute("RELEASE item")
         return item.answer, result, failed
 

@@ -55,6 +55,7 @@ TABLE: list[tuple[Answer | Retry | Ambiguous, Outcome]] = [
     (Answer(429, None, {"Retry-After": "12"}), WaitChat(12, "HTTP 429")),
     (Answer(429, {"parameters": []}), WaitChat(5, "HTTP 429")),
     (said(429, "x", retry_after=10**9), WaitChat(365 * 86400, "x")),
+    (said(429, "x", retry_after=10**400), WaitChat(5, "x")),
     (said(429, "x", retry_after="soon"), WaitChat(5, "x")),
     (said(429, "x", retry_after=-3), WaitChat(5, "x")),
     (said(500, "Internal Server Error"), Retry("Internal Server Error", heard=True)),

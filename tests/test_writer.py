@@ -135,6 +135,23 @@ async def test_a_dead_thread_leaves_nobody_waiting(tmp_path: Path) -> None:
     await outbox.close()
 
 
+async def test_what_one_took_back_is_not_taken_for_known(tmp_path: Path) -> None:
+    """An event that could not be accepted has seen no account; the next of another account is not alone."""
+    async with opened(tmp_path) as outbox:
+
+        def receive(store: Store) -> None:
+            store._is_sole("7")
+            raise OutboxUnavailable("the queue is full")
+
+        go = await blocked(outbox)
+        asked = [asyncio.create_task(outbox.do(receive)), asyncio.create_task(owe(outbox, "a"))]
+        await asyncio.sleep(0)
+        go.set()
+        refused, accepted = await asyncio.gather(*asked, return_exceptions=True)
+        assert (str(refused), accepted) == ("the queue is full", Accepted(id="a"))
+        assert await outbox.do(lambda store: (store._is_sole("8"), store.fact("account"))) == (True, 8.0)
+
+
 async def test_a_claim_that_fails_is_a_bug_that_ends_it(tmp_path: Path) -> None:
     """Tried again with every batch, it would hold up everyone for ever."""
     outbox = Outbox(tmp_path / "outbox.db", clock=FakeClock())
