@@ -20,7 +20,7 @@ Row = tuple[str, str, str, str]
 
 @attrs.frozen(kw_only=True)
 class Size:
-    """How much of it."""
+    """How much of it. All that a held relay accepts in its rounds has room in its queue of 100,000."""
 
     rounds: int
     seconds: float
@@ -30,7 +30,7 @@ class Size:
     turns: int
 
 
-FULL = Size(rounds=7, seconds=3.0, starts=11, alerts=20_000, backlogs=(0, 10_000, 100_000, 1_000_000), turns=400)
+FULL = Size(rounds=7, seconds=1.5, starts=11, alerts=20_000, backlogs=(0, 10_000, 100_000, 1_000_000), turns=400)
 QUICK = Size(rounds=3, seconds=1.0, starts=5, alerts=3_000, backlogs=(0, 10_000), turns=60)
 
 
