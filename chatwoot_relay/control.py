@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import attrs
 from aiohttp import web
 
 from .clock import Clock
@@ -24,11 +23,7 @@ from .outbox import Store
 from .writer import Outbox
 
 PATIENCE = 30.0  # seconds without a byte, after which the service is taken for hung
-READING: dict[str, Callable[..., Any]] = {
-    "list": Store.newest,
-    "show": Store.show,
-    "tally": lambda store: attrs.asdict(store.tally()),
-}
+READING: dict[str, Callable[..., Any]] = {"list": Store.newest, "show": Store.show, "tally": Store.counts}
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 SAME = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO, sqlite3.SQLITE_READONLY: errno.EROFS}

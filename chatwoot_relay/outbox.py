@@ -531,6 +531,10 @@ class Store:
     def tally(self) -> Tally:
         return Tally(*self.db.execute(f"SELECT {_COUNTS} FROM tally").fetchone())
 
+    def counts(self) -> dict[str, int]:
+        """The tally, as a dict."""
+        return attrs.asdict(self.tally())
+
     def newest(self, *, state: str | None, limit: int) -> list[dict[str, Any]]:
         """The newest rows, without their content."""
         columns = "id, state, rank, conversation, attempts, accepted_at, reason, message_id AS telegram_message_id"

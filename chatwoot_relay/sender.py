@@ -100,7 +100,7 @@ class Sender:
         self._try = True  # whether there may be something to claim already
         self._left: list[Delivery] = []  # claimed and never begun, for it is stopping
         self._coming = Counter[str]()  # by chat, those that were begun and that the pace does not know of yet
-        self._written: asyncio.Event | None = None  # whether what was begun last is on the wire
+        self._connected: asyncio.Event | None = None  # whether what was begun last has its connection
         self._kept = 0.0  # when the seconds held were last put on disk
         self._keeping: asyncio.Task[None] | None = None
         self.turns = 0  # of the task: the watchdog sees by it that it lives
@@ -164,7 +164,7 @@ class Sender:
         for delivery in self._left:
             await self._release(delivery)
 
-    def _take(self, claims: Claims, _: BaseException | None) -> None:
+    def _take(self, claims: Claims) -> None:
         """Begin what was claimed."""
         claimed, died = claims
         self._place = Place(self._take)
@@ -252,10 +252,10 @@ class Sender:
         if self._stopping:
             self._left.append(delivery)
         else:
-            before, self._written = self._written, asyncio.Event()
+            before, self._connected = self._connected, asyncio.Event()
             chat = self.chat_of(delivery.destination)
             self._coming[chat] += 1
-            task = asyncio.create_task(self._deliver(delivery, chat, before, self._written))
+            task = asyncio.create_task(self._deliver(delivery, chat, before, self._connected))
             self._in_flight[task] = delivery.destination
             task.add_done_callback(self._landed)
 
@@ -272,27 +272,27 @@ class Sender:
         await self._mark(lambda store: store.withdraw(delivery.seq) if test else store.release(delivery.seq))
 
     async def _deliver(
-        self, delivery: Delivery, chat: str, before: asyncio.Event | None, written: asyncio.Event
+        self, delivery: Delivery, chat: str, before: asyncio.Event | None, connected: asyncio.Event
     ) -> None:
         try:
             try:
-                if before is not None and not before.is_set():  # so that sends arrive in the order they were claimed in
+                if before is not None:  # so that sends arrive in the order they were claimed in
                     await before.wait()
             finally:
                 self._coming[chat] -= 1
-            outcome = await self._attempt(delivery, written)
+            outcome = await self._attempt(delivery, connected)
         except asyncio.CancelledError:
-            if not written.is_set():  # nothing left us: it is no repeat when it is told
+            if not connected.is_set():  # nothing left us: it is no repeat when it is told
                 await self._release(delivery)
             raise
         finally:
-            written.set()
+            connected.set()
         if outcome is None:
             await self._release(delivery)
         else:
             await self._settle(delivery, outcome)
 
-    async def _attempt(self, delivery: Delivery, written: asyncio.Event) -> Outcome | None:
+    async def _attempt(self, delivery: Delivery, connected: asyncio.Event) -> Outcome | None:
         """One try, mended on the spot as often as Telegram asks; None where it may not be made yet, or mended."""
         destination = self._destinations[delivery.destination]
         fixes: set[Fix] = set()
@@ -314,7 +314,7 @@ class Sender:
                     repeat=delivery.ambiguous > 0,
                     shorter=Fix.SHORTER in fixes,
                 )
-            except Exception:
+            except Exception:  # a bug of ours: those behind it are told all the same
                 log.exception("delivery.unrenderable", delivery=delivery.id)
                 return Dead("it could not be rendered; please report this")
             body = message(
@@ -327,7 +327,8 @@ class Sender:
             )
             self._pace.note(chat, self._outbox.now())
             started = self._clock.monotonic()
-            outcome = classify(await self._telegram.call("sendMessage", body, timeout=SEND_TIMEOUT, written=written))
+            answer = await self._telegram.call("sendMessage", body, timeout=SEND_TIMEOUT, connected=connected)
+            outcome = classify(answer)
             took = self._clock.monotonic() - started
             self._metrics.attempted(outcome.label, seconds=took)
             log.info(

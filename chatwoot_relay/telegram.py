@@ -167,13 +167,13 @@ class Telegram:
         payload: Mapping[str, Any] | None = None,
         *,
         timeout: float = 10.0,
-        written: asyncio.Event | None = None,
+        connected: asyncio.Event | None = None,
     ) -> Answer | Retry | Ambiguous:
-        """One method of the Bot API. *written* is set once it will be on the wire before what is called from then on.
+        """One method of the Bot API. *connected* is set once it goes before whatever is called from then on.
 
         Retry where nothing was written; Ambiguous where the answer never came whole: it may have been heeded.
         """
-        body = _Body(payload or {}, written or asyncio.Event())
+        body = _Body(payload or {}, connected or asyncio.Event())
         try:
             async with self._session.post(
                 self._base + method, data=body, timeout=_limits(timeout), allow_redirects=False
@@ -220,14 +220,14 @@ def _limits(seconds: float) -> aiohttp.ClientTimeout:
 class _Body(aiohttp.BytesPayload):
     """JSON that knows when it is written: its head goes with it, and nothing has left us before."""
 
-    def __init__(self, value: Mapping[str, Any], written: asyncio.Event) -> None:
+    def __init__(self, value: Mapping[str, Any], connected: asyncio.Event) -> None:
         super().__init__(msgspec.json.encode(value), content_type="application/json")
         self.sent = False
-        self.written = written
+        self.connected = connected
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self.sent = True
-        self.written.set()
+        self.connected.set()  # at the latest, whoever else calls us
         await super().write_with_length(writer, content_length)
 
 
@@ -236,7 +236,7 @@ class _Request(aiohttp.ClientRequest):
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         if isinstance(self.body, _Body):
-            self.body.written.set()
+            self.body.connected.set()
         return await super().send(conn)
 
 

@@ -40,8 +40,6 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _Answer = Callable[[Any, BaseException | None], None]  # called on the loop: what came of it, or why nothing did
 _Outcome = tuple[_Answer, Any, BaseException | None]
 Claims = tuple[list[Delivery], list[Died]]
-
-
 _Verb = Callable[[Store, Sequence[Any]], Sequence[Any]]
 
 
@@ -67,7 +65,7 @@ def _alone(store: Store, runs: Sequence[Callable[[Store], Any]]) -> list[Any]:
 class Place:
     """The sender's claim that waits until there is something to claim; served with the very commit that accepts it."""
 
-    take: Callable[[Claims, BaseException | None], None]  # called once, on the loop, with what was claimed
+    take: Callable[[Claims], None]  # called once, on the loop, with what was claimed
     run: Callable[[Store], Claims] | None = None
     served: bool = False
 
@@ -358,7 +356,8 @@ class Outbox:
             claims = None
         if place is not None and claims is not None and any(claims):
             place.served = True
-            outcomes.append((place.take, claims, None))
+            take = place.take
+            outcomes.append((lambda claims, _: take(claims), claims, None))
         if outcomes:
             self._loop.call_soon_threadsafe(self._resolve, outcomes)
 
@@ -372,7 +371,7 @@ class Outbox:
             for group in groups.values():
                 results = group[0].verb(self._store, [item.argument for item in group])
                 outcomes += [(item.answer, result, None) for item, result in zip(group, results, strict=True)]
-        except Exception:
+        except Exception:  # whatever it was, it comes again for the one that it belongs to
             self._store.undo()
             self._store.db.execute("BEGIN IMMEDIATE")
             outcomes = [self._apart(item) for item in items]

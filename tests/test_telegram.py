@@ -292,13 +292,13 @@ async def test_whatever_happens_at_the_socket_is_told_apart(
     session: aiohttp.ClientSession, behave: Behaviour, kind: type, outcome: Outcome | type
 ) -> None:
     """A status is Telegram's word; without one, what was written may have been heeded."""
-    written = asyncio.Event()
+    connected = asyncio.Event()
     async with behaving(behave) as url:
         result = await Telegram(session, api_url=url, token=TOKEN).call(
-            "sendMessage", {"text": "x"}, timeout=0.3, written=written
+            "sendMessage", {"text": "x"}, timeout=0.3, connected=connected
         )
     assert isinstance(result, kind)
-    assert written.is_set()
+    assert connected.is_set()
     if isinstance(outcome, type):
         assert isinstance(classify(result), outcome)
     else:

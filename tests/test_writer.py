@@ -171,7 +171,7 @@ async def test_what_waits_to_claim_is_served_with_the_commit_that_accepts(tmp_pa
             return store.claim({"team": 1}, now=outbox.now(), max_age=1e9)
 
         taken: list[Any] = []
-        standing = Place(lambda claims, _: taken.append(claims))
+        standing = Place(taken.append)
         outbox.park(standing, work)
         await outbox.do(lambda store: None)
         assert taken == []
@@ -179,7 +179,7 @@ async def test_what_waits_to_claim_is_served_with_the_commit_that_accepts(tmp_pa
         assert [delivery.id for delivery in taken[0][0]] == ["a"]
         outbox.park(standing, work)  # served already: it must not claim again
         await owe(outbox, "b", conversation="2")
-        other = Place(lambda claims, _: taken.append(claims))
+        other = Place(taken.append)
         outbox.park(other, work)
         outbox.park(other, None)
         await owe(outbox, "c", conversation="3")
@@ -191,7 +191,7 @@ async def test_what_came_while_no_claim_stood_is_claimed_by_the_next(tmp_path: P
     async with opened(tmp_path) as outbox:
         await owe(outbox, "a")
         taken: asyncio.Queue[Any] = asyncio.Queue()
-        place = Place(lambda claims, _: taken.put_nowait(claims))
+        place = Place(taken.put_nowait)
         outbox.park(place, lambda store: store.claim({"team": 1}, now=outbox.now(), max_age=1e9))
         assert [delivery.id for delivery in (await taken.get())[0]] == ["a"]
 

@@ -111,13 +111,13 @@ class Line:
         payload: Mapping[str, Any] | None = None,
         *,
         timeout: float = 10.0,
-        written: asyncio.Event | None = None,
+        connected: asyncio.Event | None = None,
     ) -> Result:
         await self.connected.wait()
         call = Call(method=method, payload=dict(payload or {}), at=self._clock.now, timeout=timeout)
         self.calls.append(call)
-        if written is not None:
-            written.set()
+        if connected is not None:
+            connected.set()
         result: Any = None
         if method == "sendMessage":
             for place, (chat, scripted) in enumerate(self._scripted):
