@@ -174,7 +174,7 @@ def redrive(ids: tuple[str, ...], everything: bool) -> None:
     redriven = _perform("redrive", ids=None if everything else list(ids))
     click.echo(f"{len(redriven)} will be sent again.")
     if missing := sorted(set(ids) - set(redriven)):
-        raise RelayError(f"not a dead letter: {', '.join(missing)}")
+        raise RelayError(f"not a dead letter: {', '.join(missing)}; chatwoot-relay outbox list --state dead has them")
 
 
 @main.command("render")
@@ -187,7 +187,7 @@ def render_(file: Any, as_html: bool) -> None:
     """
     settings = Settings()
     with contextlib.suppress(ConfigurationError):  # it needs none
-        settings = load(os.environ, directory=Path.cwd(), only={"chatwoot_url", "chatwoot_account_id"})
+        settings = load(os.environ, directory=Path.cwd(), only={"chatwoot_url", "chatwoot_account_id", "relay_events"})
     base, account = settings.chatwoot_url, settings.chatwoot_account_id
     try:
         document = door.parse(file.read())
@@ -197,6 +197,8 @@ def render_(file: Any, as_html: bool) -> None:
             if decision.what is None:
                 click.echo(f"Nothing would be told: {decision.ignored}.")
                 return
+            if by_itself := routing.decide(event, None, events=settings.relay_events, now=0.0).ignored:
+                click.echo(f"Shown all the same; by itself it would not be told ({by_itself}).", err=True)
             content: Any = notices.word(event, decision)
         else:
             content = trim(door.read_alert(document))

@@ -59,8 +59,8 @@ ok, warn, fail = partial(Finding, "ok"), partial(Finding, "warn"), partial(Findi
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
-    for name in configuration.unknown_events(settings, KNOWN_EVENTS):
-        yield warn("settings", f"RELAY_EVENTS has {name}, which Chatwoot never sends", "correct or remove it")
+    for name, todo in configuration.unknown_events(settings, KNOWN_EVENTS):
+        yield warn("settings", f"RELAY_EVENTS has {name}, which Chatwoot never sends", todo)
     yield ok("settings", "complete and well-formed")
     where = "on loopback; a proxy may publish it" if is_loopback(settings.relay_host) else "from other machines"
     opened = configuration.open_routes(settings)
@@ -149,12 +149,13 @@ async def check_service(path: Path) -> AsyncIterator[Finding]:
         yield warn("service", "not running here", "systemctl start chatwoot-relay, or chatwoot-relay serve")
         return
     if trouble := status.get("detail"):
-        yield fail("service", f"{status.get('status')}: {trouble}", "mend that; a changed setting needs a restart")
+        todo = "wait where it says how long, else mend it; a changed setting needs a restart"
+        yield fail("service", f"{status.get('status')}: {trouble}", todo)
     else:
         yield ok("service", f"running: {status.get('describe', 'healthy')}")
     if dead := tally.get("dead"):
-        todo = "`chatwoot-relay outbox list --state dead` says why; `outbox redrive` tells them"
-        yield warn("service", f"{dead} dead letters", todo)
+        todo = "`chatwoot-relay outbox list --state dead` says why; `outbox redrive --all` sends them again"
+        yield warn("service", f"{dead} dead letter{'s' if dead > 1 else ''}", todo)
     refused = status.get("signature_refusals") or {}
     for verdict, what, todo in SIGNATURES:
         if count := refused.get(verdict):
@@ -282,6 +283,8 @@ async def examine(environ: Mapping[str, str], *, directory: Path, send: bool, no
     """Everything that can be found out, in the order in which to mend it."""
     mistyped = configuration.unknown(environ, directory=directory)  # which is why another is missing
     found = [warn("settings", warning, "correct or remove it") for warning in mistyped]
+    if (dotenv := directory / ".env").is_file() and dotenv.stat().st_mode & 0o077:
+        found.append(warn("settings", "others may read .env, and the secrets in it", "chmod 600 .env"))
     try:
         settings = configuration.load(environ, directory=directory)
     except ConfigurationError as error:

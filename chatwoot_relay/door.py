@@ -155,7 +155,7 @@ class Door:
     def demand_token(self, presented: bool) -> None:
         """Raises Refused 401 where a token is set and was not presented."""
         if self._token is not None and not presented:
-            how = "as Bearer or the password of Basic, in Authorization, or as ?token= in the URL"
+            how = "in Authorization (Bearer, or the password of Basic), or as ?token= in the URL"
             raise Refused(401, f"Present RELAY_TOKEN {how}.", headers=_CHALLENGE)
 
     def demand_any(self, entry: Entry) -> None:

@@ -275,12 +275,14 @@ async def _deliver_event(relay: Relay, event: Event, transport: tuple[str, ...])
         )
         if isinstance(accepted, Ignored):
             relay.metrics.ignored(accepted.reason)
-            return reply(200, _event_body(f"Webhook ignored: {accepted.reason}", event.name))
+            message = f"Webhook ignored: {accepted.reason}"
+            return reply(200, {"success": True, "message": message, "event": event.name})
         relay.metrics.accepted("webhook")
         outcome = await _outcome(relay, waiter, accepted)
     sent = isinstance(outcome, Sent)
     message = "Webhook forwarded to Telegram" if sent else "Webhook queued for Telegram"
-    return reply(200 if sent else 202, _event_body(message, event.name), {"X-Delivery-ID": delivery_id})
+    body = {"success": True, "message": message, "event": event.name}
+    return reply(200 if sent else 202, body, {"X-Delivery-ID": delivery_id})
 
 
 @contextlib.contextmanager
@@ -290,10 +292,6 @@ def _for_chatwoot() -> Iterator[None]:
         yield
     except OutboxUnavailable as unavailable:
         raise Refused(429, f"Nothing was accepted: {unavailable}.", headers={"Retry-After": RETRY_AFTER}) from None
-
-
-def _event_body(message: str, event: str) -> dict[str, Any]:
-    return {"success": True, "message": message, "event": event}
 
 
 async def send_test(request: web.Request) -> web.Response:

@@ -33,13 +33,20 @@ class Holds(dict[str, Hold]):
         super().__init__()
         self._chats = chats
         self._changed = changed
-        self._counted = 0.0  # until when *seconds* was counted
+        self.counted = 0.0  # until when *seconds* was counted
         self.seconds: dict[str, float] = {}  # by destination; time that makes no delivery older
 
-    def remember(self, holds: Mapping[str, tuple[float, str]], seconds: Mapping[str, float], *, now: float) -> None:
-        """What outlived a restart: holds with their end and reason, and the seconds held."""
-        self._counted, self.seconds = now, dict(seconds)
-        self.update({key: Hold(reason=reason, since=now, until=until) for key, (until, reason) in holds.items()})
+    def remember(
+        self, holds: Mapping[str, tuple[float, str]], seconds: Mapping[str, float], *, since: float, now: float
+    ) -> None:
+        """What outlived a restart: holds with their end and reason, and the seconds held, as counted at *since*."""
+        self.counted, self.seconds = since, dict(seconds)
+        for key, (until, reason) in holds.items():
+            if until > since:
+                self[key] = Hold(reason=reason, since=since, until=until)
+        for moment in sorted(moment for moment in self.ends() if moment <= now):
+            self.end(moment)
+        self.count(now)
 
     # --- what they forbid ---
 
@@ -96,7 +103,10 @@ class Holds(dict[str, Hold]):
         if known is None or known.reason != hold.reason:
             seconds = None if hold.until is None else round(hold.until - now, 1)
             facts = {"chat": key or None, "reason": hold.reason, "operator": hold.operator, "seconds": seconds}
-            log.warning("bot.held" if key == BOT else "chat.held", **facts)
+            if hold.operator:  # nothing else ends it, so it is an error
+                log.error("bot.held" if key == BOT else "chat.held", **facts, do="chatwoot-relay doctor")
+            else:
+                log.warning("bot.held" if key == BOT else "chat.held", **facts)
         self._changed()
         return known is None
 
@@ -132,7 +142,7 @@ class Holds(dict[str, Hold]):
 
     def count(self, now: float) -> None:
         """Account for the time until now."""
-        passed, self._counted = now - self._counted, now
+        passed, self.counted = now - self.counted, now
         for name, chat in self._chats.items() if self else ():
             if self.on(chat):
                 self.seconds[name] = self.seconds.get(name, 0.0) + passed

@@ -422,10 +422,6 @@ class Store:
             return content
         return unpack(self.db.execute("SELECT content FROM deliveries WHERE seq = ?", (seq,)).fetchone()[0])
 
-    def told(self, seq: int, *, now: float, chat_id: str, message_id: int | None) -> None:
-        """Settle: Telegram has it."""
-        self.told_all([Told(seq, now, chat_id, message_id)])
-
     def told_all(self, all: Sequence[Told]) -> list[None]:
         """Settle: Telegram has all of these."""
         rows = json.dumps([(told.seq, told.now, told.chat_id, told.message_id) for told in all])
@@ -479,12 +475,15 @@ class Store:
         self.db.execute("INSERT OR REPLACE INTO holds VALUES (?, ?, ?)", (chat_id, until, reason))
 
     def holds(self, *, now: float) -> dict[str, tuple[float, str]]:
+        """Those that stand, and for the last time those that have ended."""
+        found = {row[0]: (row[1], row[2]) for row in self.db.execute("SELECT chat_id, until, reason FROM holds")}
         self.db.execute("DELETE FROM holds WHERE until <= ?", (now,))
-        return {row[0]: (row[1], row[2]) for row in self.db.execute("SELECT chat_id, until, reason FROM holds")}
+        return found
 
-    def were_held(self, seconds: Mapping[str, float]) -> None:
+    def were_held(self, *, now: float, seconds: Mapping[str, float]) -> None:
         """For how long each destination was held in all: time that does not count for RELAY_MAX_AGE."""
         self._held = None
+        self.remember("held_at", now)
         self.db.executemany("INSERT OR REPLACE INTO held VALUES (?, ?)", seconds.items())
 
     def held(self) -> dict[str, float]:

@@ -195,14 +195,17 @@ class Sender:
         """Holds that outlive a restart, moves, and what was told in the last minute."""
         now = self._outbox.now()
         found = await self._mark(
-            lambda store: (store.holds(now=now), store.moves(), store.recently_told(since=now - 61), store.held())
+            lambda store: (
+                *(store.holds(now=now), store.held(), store.fact("held_at")),
+                *(store.moves(), store.recently_told(since=now - 61)),
+            )
         )
         if found is None:
             return  # it is stopping already
-        holds, moves, told, held = found
+        holds, held, held_at, moves, told = found
         self._move(moves)
         self._kept = now
-        self.holds.remember(holds, held, now=now)
+        self.holds.remember(holds, held, since=now if held_at is None else held_at, now=now)
         for chat, at in told:
             self._pace.note(chat, at)
 
@@ -280,7 +283,7 @@ class Sender:
                     await before.wait()
             finally:
                 self._coming[chat] -= 1
-            outcome = await self._attempt(delivery, connected)
+            outcome, chat = await self._attempt(delivery, connected)
         except asyncio.CancelledError:
             if not connected.is_set():  # nothing left us: it is no repeat when it is told
                 await self._release(delivery)
@@ -290,21 +293,25 @@ class Sender:
         if outcome is None:
             await self._release(delivery)
         else:
-            await self._settle(delivery, outcome)
+            await self._settle(delivery, outcome, chat)
 
-    async def _attempt(self, delivery: Delivery, connected: asyncio.Event) -> Outcome | None:
-        """One try, mended on the spot as often as Telegram asks; None where it may not be made yet, or mended."""
+    async def _attempt(self, delivery: Delivery, connected: asyncio.Event) -> tuple[Outcome | None, str]:
+        """One try, mended on the spot as often as Telegram asks; None where it may not be made yet, or mended.
+
+        And the chat that it was made in, for another try may find that the group has moved.
+        """
         destination = self._destinations[delivery.destination]
         fixes: set[Fix] = set()
         test = delivery.rank == Rank.TEST
         for tries in range(MAX_REPAIRS):
             chat = self.chat_of(delivery.destination)
-            if (wait := self._pace.earliest(chat, now := self._outbox.now()) - now) > 0:
+            while (wait := self._pace.earliest(chat, now := self._outbox.now()) - now) > 0:
                 if not tries:  # it waited for others to be on the wire, and is claimed again when it may go
-                    return None
+                    return None, chat
                 await self._clock.sleep(wait)
+                chat = self.chat_of(delivery.destination)
             if self.holds.bar(chat):
-                return None
+                return None, chat
             replies = delivery.reply_to is not None and delivery.reply_to[0] == chat
             try:
                 html = render(
@@ -316,7 +323,7 @@ class Sender:
                 )
             except Exception:  # a bug of ours: those behind it are told all the same
                 log.exception("delivery.unrenderable", delivery=delivery.id)
-                return Dead("it could not be rendered; please report this")
+                return Dead("it could not be rendered; please report this"), chat
             body = message(
                 html,
                 chat_id=chat,
@@ -342,11 +349,11 @@ class Sender:
             match outcome:
                 case Moved(new):
                     if str(new) == chat:
-                        return Dead("Telegram moves the chat in a circle")
+                        return Dead("Telegram moves the chat in a circle"), chat
                     await self._follow(chat, str(new))
                 case Repair(fix, reason):
                     if fix in fixes:
-                        return Dead(reason)
+                        return Dead(reason), chat
                     fixes.add(fix)
                     if fix is Fix.NO_THREAD:
                         self.warning = "TELEGRAM_THREAD_ID: the topic is gone or closed; told without it"
@@ -354,8 +361,8 @@ class Sender:
                 case _:
                     if isinstance(outcome, Sent) and "message_thread_id" in body:
                         self.warning = None
-                    return outcome
-        return Dead("still refused after every repair")
+                    return outcome, chat
+        return Dead("still refused after every repair"), chat
 
     async def _follow(self, old: str, new: str) -> None:
         log.warning("chat.moved", old=old, new=new, do="set TELEGRAM_CHAT_ID to the new id")
@@ -364,7 +371,7 @@ class Sender:
             self.holds.lift(old, now=self._outbox.now())
         await self._mark(lambda store: store.move(old, new))
 
-    async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
+    async def _settle(self, delivery: Delivery, outcome: Outcome, sent_to: str) -> None:
         now, seq = self._outbox.now(), delivery.seq
         chat = self.chat_of(delivery.destination)
         test = delivery.rank == Rank.TEST
@@ -373,9 +380,9 @@ class Sender:
             await self._mark(lambda store: store.withdraw(seq))  # and what follows settles nothing
         match outcome:
             case Sent(message_id):
-                self._well(chat)
+                self._well(sent_to)
                 self._metrics.delivered("sent", rank=delivery.rank, now=self._clock.wall())
-                told = Told(seq, now, chat, message_id)
+                told = Told(seq, now, sent_to, message_id)
                 # Whoever has a 200 will not see the message again after a crash.
                 if self._outbox.journal.note(told):
                     self._outbox.told(told, functools.partial(self._marked, told))
@@ -391,13 +398,10 @@ class Sender:
                     self._died(delivery.id, rank=delivery.rank, reason=reason)
             case Repair() | Moved():
                 raise AssertionError("an attempt ends with neither")
-            case WaitChat(seconds, reason) | WaitBot(seconds, reason):
-                until = now + seconds + 0.5 * self._roll()
+            case WaitChat() | WaitBot():
                 bot = isinstance(outcome, WaitBot) or self.holds.waited_for_another(chat)
-                key = BOT if bot else chat
-                until = self._hold(key, Hold(reason=reason, since=now, until=until)) or until
-                await self._mark(lambda store: store.hold(key, until=until, reason=reason))
-                await self._again(delivery, due=0.0, reason=reason)
+                await self._wait(BOT if bot else chat, outcome)
+                await self._again(delivery, due=0.0, reason=outcome.reason)
             case Operator(scope, reason):
                 self._hold(BOT if scope == "bot" else chat, Hold(reason=reason, since=now, operator=True))
                 await self._again(delivery, due=0.0, reason=reason)
@@ -457,6 +461,13 @@ class Sender:
             self._spawn(self._probe(key, hold.since))
         return hold.until
 
+    async def _wait(self, key: str, outcome: WaitChat | WaitBot) -> None:
+        """Hold it for as long as Telegram asks, a restart or not."""
+        now, reason = self._outbox.now(), outcome.reason
+        until = now + outcome.seconds + 0.5 * self._roll()
+        until = self._hold(key, Hold(reason=reason, since=now, until=until)) or until
+        await self._mark(lambda store: store.hold(key, until=until, reason=reason))
+
     async def _probe(self, key: str, since: float) -> None:
         """Ask, gently, until Telegram answers again or the operator has mended it; asking is no attempt."""
         while (hold := self.holds.probed(key, since)) is not None:
@@ -471,10 +482,13 @@ class Sender:
             if hold is None:
                 return
             outcome = classify(result)
+            if isinstance(outcome, WaitChat | WaitBot):  # the send after it shows what else is the matter
+                await self._wait(key, outcome)
+                return
             well = isinstance(result, Answer) and result.status == 200
             if key != BOT:
                 # Only a send proves that the bot may write there; without one waiting, being seen is enough.
-                hold.trial = well or not isinstance(outcome, Operator | Retry | Ambiguous | WaitChat | WaitBot)
+                hold.trial = well or not isinstance(outcome, Operator | Retry | Ambiguous)
                 if well and not self._outbox.tally.pending:
                     self.holds.lift(key, now=self._outbox.now())
             elif well:
@@ -497,7 +511,9 @@ class Sender:
     def _keep_held(self) -> None:
         self._kept = self._outbox.now()
         if self._keeping is None or self._keeping.done():
-            self._keeping = self._spawn(self._mark(lambda store: store.were_held(dict(self.holds.seconds))))
+            self._keeping = self._spawn(
+                self._mark(lambda store: store.were_held(now=self.holds.counted, seconds=dict(self.holds.seconds)))
+            )
 
     # --- small things ---
 

@@ -179,8 +179,8 @@ async def run(
         addresses = [_address(sock) for sock in sockets]
         for warning in open_routes(settings):
             log.warning("relay.open", what=warning)
-        for event in unknown_events(settings, KNOWN_EVENTS):
-            log.warning("settings.unknown_event", name=event, setting="RELAY_EVENTS")
+        for event, todo in unknown_events(settings, KNOWN_EVENTS):
+            log.warning("settings.unknown_event", name=event, setting="RELAY_EVENTS", do=todo)
         log.info(
             "relay.started",
             version=__version__,

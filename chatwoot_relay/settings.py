@@ -276,6 +276,7 @@ def load(environ: Mapping[str, str], *, directory: Path, only: Collection[str] |
     credentials = attempt(read_credentials, environ.get("CREDENTIALS_DIRECTORY", ""))
     sources: Sources = [("", environ), (" in $CREDENTIALS_DIRECTORY", credentials)]
     sources.append((" in .env", attempt(read_dotenv, directory)))
+    blind = bool(complaints)  # what seems to be missing may be there
     state = Path(environ.get("STATE_DIRECTORY", "").split(":")[0])
     values = attempt(lambda: {"relay_database": database(state / "outbox.db")})
     for field in FIELDS:
@@ -286,7 +287,7 @@ def load(environ: Mapping[str, str], *, directory: Path, only: Collection[str] |
     if only is None and not guarded and not is_loopback(values.get("relay_host", "::1")):
         complaints.append(EXPOSED)
     if complaints:
-        raise ConfigurationError(*complaints)
+        raise ConfigurationError(*(told for told in complaints if not (blind and " is missing: " in told)))
     return Settings(**values)
 
 
@@ -340,8 +341,10 @@ def read_dotenv(directory: Path) -> dict[str, str | None]:
         text = (directory / ".env").read_text("utf-8-sig")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError):
-        raise ValueError(".env in the working directory cannot be read: make it UTF-8, readable to us") from None
+    except OSError as error:
+        raise ValueError(f".env in the working directory cannot be read ({error.strerror}): check its owner") from None
+    except ValueError:
+        raise ValueError(".env in the working directory cannot be read: make it UTF-8") from None
     bindings, unread = list(parse_stream(io.StringIO(text))), []
     for found in bindings:
         if found.error:
@@ -367,9 +370,13 @@ def open_routes(settings: Settings) -> list[str]:
     return told
 
 
-def unknown_events(settings: Settings, known: Collection[str]) -> list[str]:
-    """Names in RELAY_EVENTS that Chatwoot, as we know it, never sends."""
-    return sorted(settings.relay_events - EVENT_WORDS - set(known))
+def unknown_events(settings: Settings, known: Collection[str]) -> list[tuple[str, str]]:
+    """Names in RELAY_EVENTS that Chatwoot, as we know it, never sends; and what to do about each."""
+    words = sorted(EVENT_WORDS.union(known))
+    close = {
+        name: difflib.get_close_matches(name, words, n=1) for name in sorted(settings.relay_events.difference(words))
+    }
+    return [(name, f"write {guess[0]}" if guess else "correct or remove it") for name, guess in close.items()]
 
 
 def unknown(environ: Mapping[str, str], *, directory: Path) -> list[str]:

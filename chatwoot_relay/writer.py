@@ -165,7 +165,7 @@ class Outbox:
         return accepted
 
     def told(self, told: Told, marked: Callable[[None, BaseException | None], None]) -> None:
-        """:meth:`Store.told` of what the journal has; with another's commit where nobody waits behind it."""
+        """:meth:`Store.told_all` of what the journal has; with another's commit where nobody waits behind it."""
         self._hand_over(_Item(Store.told_all, told, marked), lazy=not self.tally.pending)
 
     def _ask(self, verb: _Verb, argument: Any) -> asyncio.Future[Any]:

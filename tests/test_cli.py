@@ -34,7 +34,7 @@ def test_no_command_is_told_by_half(group: tuple[str, ...]) -> None:
     ("payload", "code", "told"),
     [
         (ALERT, 0, "🟠 CHATWOOT ALERT - HIGH\n\nReason: R\nConversation ID: #7\n\nMessage:\na <b> & é\n"),
-        ({"event": "conversation_typing_on"}, 0, "✍️ Somebody is typing\n"),
+        ({"event": "conversation_typing_on"}, 0, "by itself it would not be told (noise).\n✍️ Somebody is typing\n"),
         ({**ALERT, "message": ""}, 1, "$.message: "),
         ("no object", 1, "chatwoot-relay: "),
     ],

@@ -123,6 +123,16 @@ async def test_an_event_that_chatwoot_never_sends_is_named(tmp_path: Path) -> No
     """A mistyped one forwards nothing."""
     found = await examine(FaultyTelegram(), tmp_path, RELAY_EVENTS="useful,mesage_created")
     assert found[0].what == "RELAY_EVENTS has mesage_created, which Chatwoot never sends"
+    assert found[0].todo == "write message_created"
+
+
+async def test_a_dotenv_that_others_may_read_is_a_warning(tmp_path: Path) -> None:
+    """The token in it lets anybody write in the team's name."""
+    (tmp_path / ".env").write_text("RELAY_DOCS=off\n")
+    for mode, verdicts in ((0o644, ["warn", "ok"]), (0o600, ["ok"])):
+        (tmp_path / ".env").chmod(mode)
+        found = await examine(FaultyTelegram(), tmp_path)
+        assert [finding.verdict for finding in found if finding.name == "settings"] == verdicts
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from chatwoot_relay.errors import NotOurDatabase, OutboxUnavailable
 from chatwoot_relay.events import Decision, Memory
 from chatwoot_relay.events import Ignored as Reason
+from chatwoot_relay.journal import Told
 from chatwoot_relay.models import Alert, Content, Delivery, Notice, Rank
 from chatwoot_relay.outbox import (
     DEAD_KEPT,
@@ -215,7 +216,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(id=consumes(flying))
     def told(self, id: str) -> None:
-        self.settle(id, "sent", lambda o: self.store.told(o.seq, now=self.now, chat_id="-1", message_id=7))
+        self.settle(id, "sent", lambda o: self.store.told_all([Told(o.seq, self.now, "-1", 7)]))
 
     @rule(id=consumes(flying))
     def bury(self, id: str) -> None:
@@ -346,7 +347,7 @@ def test_the_most_urgent_conversation_goes_first_and_each_in_order(store: Store)
     order = []
     while claimed := claim(store):
         order += ids(claimed)
-        store.told(claimed[0].seq, now=2, chat_id="-1", message_id=1)
+        store.told_all([Told(claimed[0].seq, 2, "-1", 1)])
     assert order == ["mild", "urgent", "high", "plain"]
 
 
@@ -385,7 +386,7 @@ def test_destinations_are_claimed_for_each_by_its_own_permits(store: Store) -> N
 def test_held_time_makes_nobody_older(store: Store) -> None:
     """RELAY_MAX_AGE counts without the time in which the chat or the bot was held: on disk, or known to the sender."""
     owe(store, "a", now=0)
-    store.were_held({"team": 500.0})
+    store.were_held(now=1, seconds={"team": 500.0})
     owe(store, "b", now=500, conversation="2")
     claimed, died = store.claim({"team": 5}, now=1590, max_age=100, held={"team": 1490.0})
     assert (ids(claimed), died) == (["a", "b"], [])
@@ -398,7 +399,7 @@ def test_the_too_old_die_and_the_next_goes_on(store: Store) -> None:
     claimed, died = store.claim({"team": 1}, now=201, max_age=100)
     assert ([d.id for d in died], ids(claimed)) == (["old"], ["young"])
     assert "RELAY_MAX_AGE" in died[0].reason
-    store.told(claimed[0].seq, now=201, chat_id="-1", message_id=1)
+    store.told_all([Told(claimed[0].seq, 201, "-1", 1)])
     assert store.redrive(["old", "young", "none"], now=300) == ["old"]
     assert ids(claim(store, now=399, max_age=100)) == ["old"]
 
@@ -462,7 +463,7 @@ def test_a_notice_replies_to_the_alert_that_opened_its_episode(store: Store) -> 
     receive("notice", opens=False)
     first = claim(store)[0]
     assert first.reply_to is None
-    store.told(first.seq, now=1, chat_id="-5", message_id=77)
+    store.told_all([Told(first.seq, 1, "-5", 77)])
     assert claim(store)[0].reply_to == ("-5", 77)
 
 
@@ -502,7 +503,7 @@ def test_a_repeat_is_answered_as_the_first_stands_by_then(store: Store) -> None:
         assert isinstance(answer, Accepted)
         states.append((answer.id, answer.state, answer.message_id, answer.fresh))
         for delivery in claim(store):
-            store.told(delivery.seq, now=1, chat_id="-1", message_id=5)
+            store.told_all([Told(delivery.seq, 1, "-1", 5)])
         if number == 1:
             store.db.execute("DELETE FROM deliveries")
     assert states == [("0", "pending", None, True), ("0", "sent", 5, False), ("2", "pending", None, True)]
@@ -591,6 +592,7 @@ def test_holds_and_moves_outlive_the_process(store: Store) -> None:
     store.hold("-1", until=50, reason="429")
     store.hold("", until=20, reason="429")
     store.move("-1", "-1001")
+    assert store.holds(now=30) == {"-1": (50, "429"), "": (20, "429")}, "that one counts as time held"
     assert store.holds(now=30) == {"-1": (50, "429")}
     assert store.moves() == {"-1": "-1001"}
 
@@ -599,7 +601,7 @@ def test_what_was_told_a_moment_ago_is_known_to_the_next_life(store: Store) -> N
     """A restart must not forget how much of Telegram's window is spent."""
     for number in range(3):
         owe(store, str(number))
-        store.told(claim(store)[0].seq, now=10.0 * number, chat_id="-1", message_id=number)
+        store.told_all([Told(claim(store)[0].seq, 10.0 * number, "-1", number)])
     assert store.recently_told(since=5) == [("-1", 10.0), ("-1", 20.0)]
 
 
@@ -611,7 +613,7 @@ def test_what_a_rollback_undoes_is_not_remembered(store: Store) -> None:
     owe(store, "a", now=0)
     store.again(claim(store)[0].seq, due=5, now=1, reason="5xx")
     store.db.execute("BEGIN")
-    store.were_held({"team": 100.0})
+    store.were_held(now=1, seconds={"team": 100.0})
     assert ids(claim(store, now=6)) == ["a"]
     store.undo()
     assert store.held() == {}
@@ -658,7 +660,7 @@ def test_forgetting_goes_by_small_steps_and_gives_room_back(tmp_path: Path) -> N
         store.enqueue(content, id=str(number), destination="team", conversation=str(number), now=0)
     while claimed := claim(store, 500):
         for delivery in claimed:
-            store.told(delivery.seq, now=1, chat_id="-1", message_id=1)
+            store.told_all([Told(delivery.seq, 1, "-1", 1)])
     db.execute("COMMIT")
     before = db.execute("PRAGMA page_count").fetchone()[0]
     steps = [store.expire(now=DAY * 8, retention=DAY * 7) for _ in range(4)]
@@ -752,7 +754,7 @@ def test_what_is_rescued_keeps_its_place_and_can_settle(tmp_path: Path) -> None:
     for id in ("told", "flying", "waits"):
         owe(store, id, conversation=id)
     told, flying = claim(store, 2)
-    store.told(told.seq, now=1, chat_id="-1", message_id=1)
+    store.told_all([Told(told.seq, 1, "-1", 1)])
     old.close()
     rows = salvage(tmp_path / "old.db")
     new = open_database(tmp_path / "new.db")
@@ -763,10 +765,10 @@ def test_what_is_rescued_keeps_its_place_and_can_settle(tmp_path: Path) -> None:
         ("waits", 0), ("flying", 1),
     ]  # fmt: skip
     owe(store, "fresh", conversation="fresh")
-    store.told(told.seq, now=6, chat_id="-1", message_id=1)
+    store.told_all([Told(told.seq, 6, "-1", 1)])
     assert not store.again(told.seq, due=0, now=6, reason="reset", ambiguous=True)
     store.release(told.seq)
-    store.told(flying.seq, now=6, chat_id="-1", message_id=2)
+    store.told_all([Told(flying.seq, 6, "-1", 2)])
     assert ids(claim(store, 5)) == ["waits", "fresh"]
     assert store.tally().sent == 1
     new.close()
@@ -814,13 +816,17 @@ def test_no_verb_reads_the_whole_outbox(store: Store, verb: str) -> None:
     verbs = {
         "enqueue": lambda: owe(store, "x"),
         "claim": lambda: claim(store, 3, fair=0.1, now=9),
-        "told": lambda: store.told(flying[0].seq, now=1, chat_id="-1", message_id=1),
+        "told": lambda: store.told_all([Told(flying[0].seq, 1, "-1", 1)]),
         "again": lambda: store.again(flying[0].seq, due=5, now=1, reason="x", ambiguous=True),
         "release": lambda: store.release(flying[0].seq),
         "status": lambda: (store.status("1"), store.show("1"), store.tally()),
         "list dead": lambda: (store.newest(state="dead", limit=9), store.newest(state="pending", limit=9)),
         "redrive": lambda: (store.redrive(None, now=1), store.redrive(["1"], now=1)),
-        "holds": lambda: (store.recently_told(since=1), store.withdraw_test("1"), store.were_held({"team": 1.0})),
+        "holds": lambda: (
+            store.recently_told(since=1),
+            store.withdraw_test("1"),
+            store.were_held(now=1, seconds={"team": 1.0}),
+        ),
         "expire": lambda: store.expire(now=1e9, retention=1),
         "recover": lambda: store.recover(now=1),
         "ahead": lambda: (store.ahead("1"), store.live(wall=1, at=1)),

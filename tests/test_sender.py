@@ -363,6 +363,80 @@ async def test_what_was_in_flight_at_a_crash_is_repeated_marked(tmp_path: Path) 
         assert "🔁 May be a repeat" in second.line.told[0].text
 
 
+@pytest.mark.parametrize(
+    ("trouble", "method", "key"),
+    [(LOST, "getMe", None), (refused(403, "Forbidden: bot was kicked from the group chat"), "getChat", "-1001")],
+)
+async def test_a_wait_that_a_probe_is_told_of_is_obeyed(
+    one: Bench, trouble: Result, method: str, key: str | None
+) -> None:
+    """Telegram counts every call; asking again inside its wait makes it longer."""
+    one.line.next(trouble)
+    one.line.answer = lambda call: None if call.method != method else flood(40)
+    await one.owe("a")
+    await one.wait(30)
+    (probe,) = [call for call in one.line.calls if call.method == method]
+    assert len(one.line.sends) == 1
+    one.line.answer = lambda call: None
+    await one.wait(60)
+    assert one.messages == ["a"]
+    assert one.line.told[0].at >= probe.at + 40
+    assert not [call for call in one.line.calls if probe.at < call.at < probe.at + 40]
+    assert one.sender.trouble() is None
+
+
+async def test_sends_that_are_mended_together_keep_the_limits(tmp_path: Path) -> None:
+    """A topic that is gone, or a group that moves, meets all that are on their way at the same moment."""
+    for fault in (
+        refused(400, "Bad Request: message thread not found"),
+        refused(400, "Bad Request: upgraded", migrate_to_chat_id=-7),
+    ):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        topic = {"team": Destination(chat_id="-1001", thread_id=5)}
+        async with bench(folder, chats=topic, paced=True) as made:
+            hanging = [asyncio.get_running_loop().create_future() for _ in range(8)]
+            made.line.next(*hanging)
+            for number in range(12):
+                await made.owe(f"a{number}")
+            await made.wait(6)
+            for future in hanging:
+                future.set_result(fault)
+            await made.wait(120)
+            assert sorted(made.messages) == sorted(f"a{number}" for number in range(12))
+            for chat in ("-1001", "-7"):
+                times = [call.at for call in made.line.sends if call.chat == chat]
+                for begin, early in enumerate(times):  # a burst, and one a second
+                    assert all(at - early > more - CHAT_BURST for more, at in enumerate(times[begin:]))
+
+
+async def test_a_message_is_known_by_the_chat_that_has_it(one: Bench) -> None:
+    """The group moved while another send was on its way to where it was: a reply to it must not meet a stranger."""
+    first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
+    one.line.next(first, second)
+    await one.owe("a")
+    await one.owe("b")
+    second.set_result(refused(400, "Bad Request: upgraded", migrate_to_chat_id=-7))
+    await one.settle()
+    first.set_result(Answer(200, {"ok": True, "result": {"message_id": 1002}}))
+    await one.settle()
+    assert [(await one.show(id))["chat_id"] for id in ("a", "b")] == ["-1001", "-7"]
+
+
+@pytest.mark.parametrize("away", [400, 700])
+async def test_a_wait_that_lasts_while_the_relay_is_down_makes_nothing_older(tmp_path: Path, away: float) -> None:
+    """The chat was held all the time, or up to its end."""
+    clock = FakeClock()
+    async with bench(tmp_path, clock=clock, max_age=300) as first:
+        first.line.next(flood(600))
+        await first.owe("a")
+    clock.go(clock.now + away)
+    async with bench(tmp_path, clock=clock, max_age=300) as second:
+        await second.wait(700 - away)
+        assert second.messages == ["a"]
+        assert second.line.told[0].at >= 600
+
+
 # --- what the operator must mend ---
 
 MISTAKES = [
@@ -387,6 +461,7 @@ async def test_a_mistake_keeps_the_queue_is_named_once_and_ends_when_mended(
             await made.wait(HOUR)
         held = [line for line in logs if line["event"] in ("bot.held", "chat.held")]
         assert [(line["event"], line["operator"]) for line in held] == [(f"{scope}.held", True)]
+        assert (held[0]["log_level"], held[0]["do"]) == ("error", "chatwoot-relay doctor"), "-p err shows it"
         assert str(answer.body and answer.body["description"]) in str(made.sender.trouble())
         assert "doctor" in str(made.sender.trouble())
         assert (made.outbox.tally.pending, made.outbox.tally.dead) == (5, 0)

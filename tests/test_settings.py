@@ -236,8 +236,18 @@ def test_an_unreadable_dotenv_is_a_complaint(tmp_path: Path) -> None:
     """Half of the settings would be missing otherwise, for no visible reason."""
     (tmp_path / ".env").write_bytes(b"RELAY_PORT=\xff")
     (complaint,) = complaints(tmp_path)
-    assert complaint.startswith(".env")
+    assert complaint == ".env in the working directory cannot be read: make it UTF-8"
     assert settings.unknown({}, directory=tmp_path) == []
+
+
+def test_what_an_unreadable_dotenv_may_hold_is_not_called_missing(tmp_path: Path) -> None:
+    """One mistake is one complaint; another mistake beside it is told all the same."""
+    (tmp_path / ".env").mkdir()
+    with pytest.raises(ConfigurationError) as complaint:
+        settings.load({"RELAY_HOST": "0.0.0.0", "RELAY_PORT": "x"}, directory=tmp_path)
+    first, second = complaint.value.complaints
+    assert first == ".env in the working directory cannot be read (Is a directory): check its owner"
+    assert second.startswith("RELAY_PORT ")
 
 
 def test_the_complaint_names_the_source(tmp_path: Path) -> None:
@@ -298,8 +308,11 @@ def test_open_routes_are_named(tmp_path: Path) -> None:
 
 def test_event_names_that_nobody_sends_are_named(tmp_path: Path) -> None:
     """A mistyped name forwards nothing, and silence looks like peace."""
-    found = load(tmp_path, RELAY_EVENTS="useful,conversation_updatd,message_created")
-    assert settings.unknown_events(found, {"message_created"}) == ["conversation_updatd"]
+    found = load(tmp_path, RELAY_EVENTS="usefull,conversation_updatd,message_created")
+    assert settings.unknown_events(found, {"message_created"}) == [
+        ("conversation_updatd", "correct or remove it"),
+        ("usefull", "write useful"),
+    ]
 
 
 def test_mistyped_variables_are_named(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import structlog
 from virtual import FakeClock
 
 from chatwoot_relay.errors import NotOurDatabase, OutboxUnavailable, Taken
+from chatwoot_relay.journal import Told
 from chatwoot_relay.models import Alert, Delivery
 from chatwoot_relay.outbox import Accepted, Arrival, Store
 from chatwoot_relay.schema import open_database
@@ -255,7 +256,7 @@ async def fill(folder: Path, count: int) -> None:
             await owe(outbox, str(number), "x" * 3000, conversation=str(number))
         first = (await claim(outbox, 1))[0]
         now = outbox.now()
-        await outbox.do(lambda store: store.told(first.seq, now=now, chat_id="-1", message_id=1))
+        await outbox.do(lambda store: store.told_all([Told(first.seq, now, "-1", 1)]))
 
 
 @pytest.mark.parametrize("damage", ["rubble", "truncated", "an index", "the last pages"])
@@ -313,7 +314,7 @@ async def test_damage_met_while_running_is_refused_once_and_replaced(tmp_path: P
         assert outbox.damaged is not None
         await owe(outbox, "lucky", conversation="l")
         now = outbox.now()
-        await outbox.do(lambda store: store.told(flying.seq, now=now, chat_id="-1", message_id=1))
+        await outbox.do(lambda store: store.told_all([Told(flying.seq, now, "-1", 1)]))
         states = {row["id"]: row["state"] for row in await outbox.do(lambda s: s.newest(state=None, limit=99))}
         assert states["flying"] == "sent"
         assert "unlucky" not in states
