@@ -315,7 +315,7 @@ def _leaf(kind: Any) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _: Any) -> Any:
         if isinstance(value, str):
             value = sane(value)
-            if must_show and not value[:1].isalnum() and is_blank(value):
+            if must_show and is_blank(value):
                 raise ValueError("must not be blank")  # nor of what is not seen
         if isinstance(value, taken):  # and a pattern asks for no more than something to see
             return value

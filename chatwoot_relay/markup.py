@@ -69,9 +69,13 @@ def cut(text: str, limit: int) -> str:
     return text[: last.start() or limit] + ELLIPSIS
 
 
+_UNSEEN = regex.compile(r"[\s\p{Default_Ignorable_Code_Point}\u2800]*")  # the last is Braille's empty cell
+
+
 def is_blank(text: str) -> bool:
     """Whether nothing of it would be seen in one line."""
-    return not (text[:1].isalnum() or clean(text).strip())
+    first = text[:1]
+    return not (first.isascii() and first.isalnum()) and _UNSEEN.fullmatch(clean(text)) is not None
 
 
 def _head(text: str, limit: int) -> str:

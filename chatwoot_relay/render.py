@@ -111,12 +111,12 @@ def _notice(notice: Notice, link: str | None, limit: int) -> list[str]:
 
 
 def _labelled(*pairs: tuple[str, str]) -> list[str]:
-    return [f"<b>{label}:</b> {value}" for label, value in pairs if value]
+    return [f"<b>{label}:</b> {value}" for label, value in pairs if not is_blank(value)]
 
 
 def _message(message: str, limit: int) -> str:
     text = block(message, limit)
-    return f"<b>Message:</b>\n{text}" if text.strip() else ""
+    return f"<b>Message:</b>\n{text}" if not is_blank(text) else ""
 
 
 def _link(given: str | None, made: str | None) -> str:

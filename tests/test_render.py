@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from judge import live, parsed
 
 from chatwoot_relay import door, render
-from chatwoot_relay.markup import plain, units
+from chatwoot_relay.markup import is_blank, plain, units
 from chatwoot_relay.models import Alert, Notice
 from chatwoot_relay.render import Links, trim
 
@@ -186,6 +186,16 @@ def test_blank_members_are_neither_told_nor_counted() -> None:
     assert info_of(blank) == []
     many = {f"k{n}": n for n in range(25)}
     assert info_of({**blank, **many, "": ""})[-1] == "  … and 5 more"
+
+
+@pytest.mark.parametrize("unseen", ["\u200b\u2060\u00ad\ufeff", "\u3164", "\u2800", "\ufe0f", "\U000e0020"])
+def test_what_is_not_seen_is_blank(unseen: str) -> None:
+    """A label with nothing behind it looks like a fault of ours."""
+    assert info_of({"a": unseen}) == []
+    alert = Alert(severity="low", reason="R", conversation_id=1, message="m", customer_name=unseen)
+    assert "Customer" not in render.render(alert)
+    assert is_blank(unseen)
+    assert not is_blank(unseen + "\u0301.")
 
 
 def test_members_whose_names_are_the_same_when_cut_are_all_told() -> None:
