@@ -196,8 +196,11 @@ class Sender:
         now = self._outbox.now()
         found = await self._mark(
             lambda store: (
-                *(store.holds(now=now), store.held(), store.fact("held_at")),
-                *(store.moves(), store.recently_told(since=now - 61)),
+                store.holds(now=now),
+                store.held(),
+                store.fact("held_at"),
+                store.moves(),
+                store.recently_told(since=now - 61),
             )
         )
         if found is None:
@@ -511,7 +514,7 @@ class Sender:
     def _keep_held(self) -> None:
         self._kept = self._outbox.now()
         if self._keeping is None or self._keeping.done():
-            self._keeping = self._spawn(
+            self._keeping = self._spawn(  # the time first: what is counted meanwhile is counted again, never lost
                 self._mark(lambda store: store.were_held(now=self.holds.counted, seconds=dict(self.holds.seconds)))
             )
 
