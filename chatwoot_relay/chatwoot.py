@@ -278,6 +278,10 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
         elif name == "message_updated":
             content = (document.get("content"), document.get("content_attributes"))
             key = _content_key("updated", account, message.id, content)
+    elif name == "conversation_created":
+        key = _content_key("created", account, number, None)
+    elif apart and not name.startswith("inbox_"):
+        key = _content_key(name, account, _id(document.get("id")), document)
     elif name == "conversation_updated" and "updated_at" in [change.name for change in changes]:
         # its times tell it from the next
         key = _content_key("changed", account, number, document["changed_attributes"])

@@ -252,6 +252,6 @@ def _facts(event: Event, what: What, message: Message, after: str) -> list[tuple
         ("Sent by", message.automatic.capitalize()),
         ("Private note", "yes" if message.private else ""),
         ("Changed", _changed(event) if what in (What.NOISE, What.OTHER) else ""),
-        ("Team", event.team if what in (What.TEAM_SET, What.OTHER) else ""),
-        ("Labels", ", ".join(event.labels) if what in (What.LABELLED, What.OTHER) else ""),
+        ("Team", event.team if what is What.OTHER or event.change("team_id").after else ""),
+        ("Labels", ", ".join(event.labels) if what is What.OTHER or event.change("label_list").after else ""),
     ]

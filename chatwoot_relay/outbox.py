@@ -295,10 +295,12 @@ class Store:
         """
         if self._known(transport):
             return Ignored("duplicate")
-        before = None
+        before, told = None, {happening} if happening else set()
         if key is not None:
-            key, before = self._recall(key)
-        decision, content = decide(before, happening is not None and self._known((happening,)))
+            own, (key, before) = key, self._recall(key)
+            own, kept = (f":{one.partition(':')[2]}:" for one in (own, key))
+            told |= {one.replace(own, kept, 1) for one in told}  # an event that left its account out may have told it
+        decision, content = decide(before, self._known(told))
         changed = key is not None and decision.memory is not None and decision.memory != before
         if changed:
             self.db.execute(

@@ -4,6 +4,7 @@ One *waiting episode* of a conversation makes one alert. The rules behind the de
 
 - An opening is never lost, in whatever order events come; a copy of one already told is ignored.
 - An older event neither closes an episode nor puts a status back; of status events only those from before its opening.
+- Of two messages the one with the greater id was written later, whichever comes first.
 - What closed an episode may be lost: a much later event that says it turned open opens another.
 - What was not told has not been learnt: an opening that ``RELAY_EVENTS`` leaves out is found by the next event, unless
   somebody took or answered it by then.
@@ -75,6 +76,10 @@ def decide(
     if repeated:
         return Decision(ignored=Ignored.DUPLICATE)
     happenings = _happenings(event, known)
+    if What.ANSWERED in happenings and _overtaken(event, known):  # those words would open the next episode
+        heard, opens = (_verdict(what, event, events) is not None for what in (What.CUSTOMER_WROTE, What.UNATTENDED))
+        if opens and not heard:
+            return _open(What.UNATTENDED, event, known, now=now)
     verdicts = ((what, _verdict(what, event, events)) for what in happenings)
     what, silent = next((told for told in verdicts if told[1] is not None), (None, None))
     learnt = _learn(event, memory, what, answers=What.ANSWERED in happenings)
@@ -120,6 +125,12 @@ def _replied(message: Message | None) -> bool:
     return message.sender.role is Role.PERSON and not (message.private or message.automatic or message.error)
 
 
+def _overtaken(event: Event, known: Memory) -> bool:
+    """Whether the customer wrote after this answer, which came late, to a conversation that nobody has."""
+    said = _said(event, known)
+    return bool(event.message and said and 0 < event.message.id < said.id and not _holder(event, known))
+
+
 def _holder(event: Event, known: Memory) -> int:
     """The person who has it, 0 is nobody; an event that does not say leaves it as it was known."""
     if not event.assignee_known:
@@ -133,20 +144,24 @@ def _older(event: Event, known: Memory) -> bool:
 
 def _opening(event: Event, known: Memory, *, repeated: bool) -> What | None:
     """How a waiting episode opens with this event, if it does."""
-    if event.simple or event.status != "open":
+    message = _written(event)
+    unsaid = message is not None and event.status not in ("open", *_CLOSED)  # who writes is heard all the same
+    if event.simple or (known.status or "open" if unsaid else event.status) != "open":
         return None
     told = known.opened_at > 0
     if event.name == _CREATED:
         return None if told else What.NEW
     if event.name in _STATUS_EVENTS:
         late = LONG_AFTER if known.waiting else LATER
-        if told and known.status == "open" and event.updated_at <= known.opened_at + late:
-            return None  # the bot's copy, a late one too: not even when a person has taken it meanwhile
-        return _turn(event, known)
-    turned = event.change("status").before in _CLOSED and event.changed_at > known.opened_at + LATER
-    if told and known.status == "open" and turned:
-        return _turn(event, known)
-    message = _written(event)
+        copy = event.updated_at <= known.opened_at + late  # not even when a person has taken it meanwhile
+        if known.status in _CLOSED:  # since then
+            copy = 0 < event.updated_at < known.updated_at
+        return None if told and copy else _turn(event, known)
+    if event.change("status").before in _CLOSED and known.status not in _CLOSED and not repeated:
+        assigned = event.change("assignee_id").after and not _older(event, known)  # so there is no status event
+        news = event.changed_at > (known.opened_at + LATER if told else known.updated_at)
+        if (assigned and not told) or (news and known.status):
+            return _turn(event, known)
     belated = message is not None and 0 < message.id <= known.closed_message  # of an episode that was told and closed
     bots = known.status == "pending" and not told  # nothing told that an older event could belong to
     news = message is not None and not repeated
@@ -177,11 +192,11 @@ def _happenings(event: Event, known: Memory) -> list[What]:
 def _of_status(event: Event, known: Memory) -> What:
     if event.status == "open":
         return What.TWIN
-    if event.name == _CREATED:
-        return What.CREATED if event.status in _CLOSED else What.OTHER
+    if event.name == _CREATED and event.status == "pending":
+        return What.CREATED
     if event.status and event.status == known.announced:
         return What.TWIN
-    return _ENDS.get(event.status, What.OTHER)
+    return _ENDS.get(event.status, What.OTHER)  # a conversation may be resolved by the time it is said to be created
 
 
 def _of_message(event: Event, known: Memory) -> list[What]:
@@ -243,7 +258,7 @@ def _open(what: What, event: Event, known: Memory, *, now: float) -> Decision:
     if event.conversation_id is None:
         return Decision(what=what, said=said, wrote=said is not None, keys=keys)
     holder = known.assignee if _older(event, known) else _holder(event, known)
-    answered = _replied(event.message)
+    answered = _replied(event.message) and not _overtaken(event, known)
     memory = Memory(
         status="open",
         announced="open",
@@ -284,7 +299,7 @@ def _learn(event: Event, memory: Memory | None, told: What | None, *, answers: b
     )
     if answers and event.message:
         learnt.closed_message = event.message.id  # not the newest: it may show what the customer wrote after it
-    elif known.waiting and not learnt.waiting:
+    elif (known.waiting and not learnt.waiting) or (known.status == "open" and learnt.status in _CLOSED):
         learnt.closed_message = _shown(event) or known.newest  # an older event knows better what was written by then
     learnt.said = _remembered(_said(event, known))
     if learnt == memory and not says_status:

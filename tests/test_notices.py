@@ -218,6 +218,16 @@ def test_a_conversation_that_nobody_has_any_more_is_told() -> None:
     assert headline(body, mode="useful") == "↩️ Nobody has Jane Doe's conversation now"
 
 
+def test_several_changes_in_one_event_are_all_told() -> None:
+    """The headline has room for one; who reads on sees the others."""
+    body = document("conversation_updated--label-added")
+    body["meta"]["team"] = {"id": 2, "name": "billing team"}
+    body["priority"] = "urgent"
+    body = changed(body, priority=(None, "urgent"), label_list=([], ["billing", "vip"]), team_id=(None, 2))
+    assert headline(body).startswith("🚩 URGENT")
+    assert {"Priority": "urgent", "Team": "billing team", "Labels": "billing, vip"}.items() <= facts(body).items()
+
+
 def test_words_of_rules_and_campaigns_are_not_an_agents() -> None:
     """They must not look as if somebody had answered."""
     body = document("message_created--outgoing-agent-reply")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from chatwoot_relay.errors import NotOurDatabase, OutboxUnavailable
-from chatwoot_relay.events import Decision, Memory
+from chatwoot_relay.events import Decision, Memory, What
 from chatwoot_relay.events import Ignored as Reason
 from chatwoot_relay.journal import Told
 from chatwoot_relay.models import Alert, Content, Delivery, Notice, Rank
@@ -493,6 +493,32 @@ def test_an_account_that_an_event_leaves_out_is_no_other(store: Store) -> None:
     receive("8:0", "i")
     receive("8:3", "j")
     assert met == ["", "", "", "f"]
+
+
+def test_what_an_event_without_an_account_told_is_known_to_one_that_says_it(store: Store) -> None:
+    """Before 4.14.2: a new conversation and its first message are one alert; with two accounts nobody knows."""
+
+    def receive(key: str, happening: str) -> bool:
+        def decide(memory: Memory | None, repeated: bool) -> tuple[Decision, Content | None]:
+            known.append(repeated)
+            return Decision(what=What.NEW, memory=Memory(status="open"), keys=(happening,)), Notice(
+                event="x", headline="x"
+            )
+
+        known: list[bool] = []
+        store.receive(
+            decide, key=key, happening=happening, transport=(), id=f"{key} {happening}", destination="team",
+            conversation="7", now=0,
+        )  # fmt: skip
+        return known[0]
+
+    assert not receive("1:3", "message:3:3")
+    assert not receive("7:0", "message:0:3")
+    assert receive("7:3", "message:3:3")
+    assert not receive("7:3", "message:3:4")
+    assert not receive("8:0", "message:0:8")
+    assert not receive("9:4", "message:4:9")  # another account
+    assert not receive("8:3", "message:3:8")
 
 
 def test_a_repeat_is_answered_as_the_first_stands_by_then(store: Store) -> None:

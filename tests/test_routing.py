@@ -273,6 +273,29 @@ def test_a_handoff_with_automatic_assignment_is_found() -> None:
     assert story(relay, room.write()) == ["told: customer wrote"]
 
 
+def test_a_handoff_with_automatic_assignment_is_found_where_the_conversation_was_first_seen_open() -> None:
+    """Its own event alone says from what it turned: other jobs ran after it, or the relay is new."""
+    for first in ("nothing", "its message", "noise", "its message, then the older state"):
+        room, relay = Chatwoot(), Relay(events=frozenset({"handoff"}))
+        created, *_ = room.create()
+        noise = room.event("conversation_updated", waiting_since=(None, 1)) | {"status": "open"}
+        room.hand_over_assigned()
+        seen = {"nothing": [], "noise": [noise]}.get(first, [room.message("hello")])
+        turned = room.event("conversation_updated", status=("pending", "open"), assignee_id=(None, 11))
+        older = [created] if "older" in first else []
+        assert story(relay, seen, older, [turned, turned]) == ["alert: handed over"], first
+        assert story(relay, room.write()) == []
+
+
+def test_a_conversation_known_as_open_that_turns_open_is_an_alert() -> None:
+    """What it was meanwhile was never heard of; nothing was told of it yet."""
+    room, relay = Chatwoot(status="open"), Relay()
+    assert relay.say(room.event("conversation_updated", label_list=([], ["x"]))) == "told: labelled"
+    room.later(1200)
+    twin = room.event("conversation_updated", status=("pending", "open"))
+    assert story(relay, [twin], room.hand_over()) == ["alert: handed over"]
+
+
 def test_any_event_may_bring_the_news_that_the_bot_gave_up() -> None:
     """Even an agent's typing, a note, a rule or an event we do not know."""
     for name in ("conversation_typing_on", "message_updated", "automation_event.message_created", "brand_new"):
@@ -306,6 +329,57 @@ def test_a_copy_of_an_opening_is_ignored_even_when_it_was_taken_meanwhile() -> N
     assert relay.say(late) == "ignored: already told"
 
 
+@pytest.mark.parametrize("status", ["pending", "resolved", "snoozed"])
+def test_a_copy_of_an_opening_that_comes_after_its_end_opens_nothing(status: str) -> None:
+    """It is older than the end; what opens next is news, however soon."""
+    room, relay = Chatwoot(), Relay(events=frozenset({"handoff"}))
+    story(relay, room.create())
+    opening, *copies = room.hand_over()[1:]
+    ends = ["silent: " + status] if status != "pending" else []
+    assert story(relay, [opening], room.answer(), room.turn(status)) == [
+        "alert: handed over",
+        "silent: answered",
+        *ends,
+    ]
+    assert [relay.say(copy) for copy in copies[1:]] == ["ignored: already told"] * 2
+    assert len(story(relay, room.turn("open"))) == 1
+
+
+def test_a_message_from_before_the_end_opens_nothing_though_nobody_waited() -> None:
+    """Else the next opening would pass for its copy."""
+    room, relay = Chatwoot(status="open"), Relay(events=frozenset({"handoff"}))
+    story(relay, room.create(), room.answer(), room.take())
+    late = room.write()[0]
+    assert story(relay, room.turn("snoozed"), [late]) == ["silent: snoozed"]
+    assert story(relay, room.turn("open")) == ["alert: snooze over"]
+
+
+def test_an_answer_that_comes_late_hides_nobody_who_wrote_after_it() -> None:
+    """Under `handoff` the words after it were not told; under `useful` they were."""
+    for mode, told in (("handoff", ["alert: unattended"]), ("useful", ["told: customer wrote", "silent: answered"])):
+        room, relay = Chatwoot(status="open"), Relay(events=frozenset({mode}))
+        story(relay, room.create())
+        answer, after = room.answer()[0], room.write("still broken")[0]
+        assert story(relay, [after, answer]) == told
+    relay = Relay(events=frozenset({"handoff"}))
+    room = Chatwoot(status="open")
+    story(relay, room.create())
+    answer, after = room.answer()[0], room.write("still broken")[0]
+    story(relay, [after, answer])
+    assert relay.alerts[-1].message == "still broken"
+    assert story(relay, [answer], room.write("hello?"), room.answer(), room.write()) == [
+        "silent: answered", "alert: unattended",
+    ]  # fmt: skip
+
+
+def test_an_answer_that_comes_late_to_a_conversation_that_somebody_has_is_an_answer() -> None:
+    """The words after it are somebody's."""
+    room, relay = Chatwoot(status="open"), Relay(events=frozenset({"handoff"}))
+    story(relay, room.create(), room.take())
+    answer, after = room.answer()[0], room.write("still broken")[0]
+    assert story(relay, [after, answer]) == ["silent: answered"]
+
+
 def test_a_new_conversation_and_its_first_message_are_one_in_either_order() -> None:
     """Both say the same thing."""
     for order in (1, -1):
@@ -330,7 +404,29 @@ def test_a_conversation_is_created_once() -> None:
     room, relay = Chatwoot(status="open"), Relay()
     created, *_ = room.create()
     assert story(relay, [created], room.turn("resolved")) == ["alert: new conversation", "silent: resolved"]
-    assert relay.say(created) == "ignored: already told"
+    assert relay.say(created) == "ignored: duplicate"
+
+
+def test_a_conversation_that_is_over_when_it_is_said_to_be_created_is_told_so_once() -> None:
+    """The job ran late; the status event that follows says the same."""
+    for status, what in (("resolved", "silent: resolved"), ("snoozed", "silent: snoozed")):
+        room, relay = Chatwoot(status="open"), Relay()
+        created, *_ = room.create()
+        created["status"] = status
+        assert story(relay, [created], room.turn(status)) == [what]
+
+
+def test_what_happens_without_a_conversation_is_told_once_too() -> None:
+    """A job that ran again brings another delivery id and the same body; the bot's copy of a new conversation too."""
+    for name in ("conversation_created--bot-inbox-pending", "contact_created", "webwidget_triggered"):
+        (sample,) = [each for each in NAMES if each.startswith(name)]
+        relay = Relay(events=frozenset({"all"}))
+        assert relay.say(document(sample)).startswith("silent")
+        assert relay.say(document(sample)) == "ignored: duplicate"
+    relay = Relay(events=frozenset({"all"}))
+    for changed in ([], [{"name": {"previous_value": "Karl", "current_value": "Carl"}}]):
+        body = document("contact_updated--renamed") | {"changed_attributes": changed}
+        assert relay.say(body) == "silent: noise"
 
 
 def test_a_customer_who_writes_after_the_answer_waits_again() -> None:
@@ -661,6 +757,20 @@ def test_a_status_that_we_do_not_know_is_told() -> None:
             assert Relay().say(body) == "told: other"
 
 
+def test_a_customer_whose_conversation_says_no_status_is_heard() -> None:
+    """In every mode: nobody is known to have it. Where it is known who has it, that counts."""
+    for status in (None, "on_hold", 0):
+        room, relay = Chatwoot(status="open"), Relay(events=frozenset({"handoff"}))
+        message = room.message("help")
+        message["conversation"]["status"] = status
+        assert relay.say(message) == "alert: unattended"
+    room, relay = Chatwoot(), Relay()
+    story(relay, room.create())
+    message = room.message("help")
+    del message["conversation"]["status"]
+    assert relay.say(message) == "ignored: the bot has it"
+
+
 def test_a_message_of_unknown_kind_is_told() -> None:
     """It may be the customer's."""
     body = document("message_created--incoming-text") | {"message_type": 7}
@@ -795,8 +905,7 @@ def test_each_episode_makes_one_alert_however_its_events_are_shuffled_and_repeat
         for body in data.draw(st.permutations([*batch, *repeats])):
             relay.receive(body)
         assert len(relay.alerts) == model.alerts
-        # Late copies: of what was said before, as long as no status has changed since.
-        before = batch if what in ("write", "take", "release", "answer") and model.status == "open" else []
+        before += batch
         batch = play(room, model, what) if what else []
 
 
