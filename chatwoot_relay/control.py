@@ -127,7 +127,8 @@ async def serve_control(outbox: Outbox, status: Callable[[], dict[str, Any]]) ->
         yield
     finally:
         await runner.cleanup()
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk may have become read-only
+            path.unlink()
 
 
 def socket_path(database: Path) -> Path:

@@ -152,11 +152,12 @@ class Door:
         query = request.raw_path.partition("?")[2]
         return token_matches(tokens(authorization=authorization, query=query), self._token)
 
-    def demand_token(self, presented: bool) -> None:
-        """Raises Refused 401 where a token is set and was not presented."""
+    def demand_token(self, presented: bool, signature: Verdict = Verdict.MISSING) -> None:
+        """Raises Refused 401 where a token is set and was not presented; *signature* came in its place."""
         if self._token is not None and not presented:
-            how = "in Authorization (Bearer, or the password of Basic), or as ?token= in the URL"
-            raise Refused(401, f"Present RELAY_TOKEN {how}.", headers=_CHALLENGE)
+            todo = "Present RELAY_TOKEN in Authorization (Bearer, or the password of Basic), or as ?token= in the URL."
+            hint = todo if signature is Verdict.MISSING else f"Not let in: {_HINTS[signature]}."
+            raise Refused(401, hint, headers=_CHALLENGE)
 
     def demand_any(self, entry: Entry) -> None:
         """Raises Refused 401 unless a valid signature or the token came, or none is configured."""

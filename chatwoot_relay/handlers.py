@@ -41,6 +41,7 @@ log = structlog.get_logger()
 TEAM = "team"  # the one destination there is; deliveries name it, settings say which chat it is
 RETRY_AFTER = "3"
 KEY_LIMIT = 255
+UNREFUSED = ("maybe told", "too old", "it could not", "unreadable")  # why else something becomes a dead letter
 FEW = 40  # more than the limits let through in any reply timeout
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SAID = {404: "There is nothing here.", 405: "This address does not take that method.", 413: "The body is too large."}
@@ -143,7 +144,7 @@ async def receive_alert(request: web.Request) -> web.Response:
     relay = request.app[RELAY]
     entry = await relay.door.read(request, at_most=MAX_ALERT)
     if entry.signature is not Verdict.VALID:
-        relay.door.demand_token(entry.token)
+        relay.door.demand_token(entry.token, entry.signature)
     try:
         document, refused = parse(entry.body), None
     except Refused as error:
@@ -158,9 +159,9 @@ async def receive_alert(request: web.Request) -> web.Response:
     limits = relay.door.count(relay.door.client(request))
     if refused is not None:
         raise refused
-    key = request.headers.get("Idempotency-Key", "").strip()
-    if len(key) > KEY_LIMIT:
-        raise Refused(400, f"An Idempotency-Key has at most {KEY_LIMIT} characters.")
+    key, *others = map(str.strip, request.headers.getall("Idempotency-Key", [""]))
+    if len(key) > KEY_LIMIT or others:
+        raise Refused(400, f"There is one Idempotency-Key at most, of at most {KEY_LIMIT} characters.")
     alert = trim(read_alert(document))
     digest = hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest() if key else ""
     del entry, document
@@ -191,7 +192,9 @@ async def _deliver_alert(relay: Relay, alert: Alert, key: str, digest: str) -> w
 
 def _tell_alert(delivery_id: str, conversation_id: int, outcome: Outcome | None) -> web.Response:
     if isinstance(outcome, Dead):
-        response = problem(502, f"Telegram refused it for good: {outcome.reason}", delivery_id=delivery_id)
+        refused = not outcome.reason.startswith(UNREFUSED)
+        why = "Telegram refused it for good" if refused else "It is kept as a dead letter"
+        response = problem(502, f"{why}: {outcome.reason}", delivery_id=delivery_id)
         response.headers["X-Delivery-ID"] = delivery_id
         return response
     sent = isinstance(outcome, Sent)
@@ -246,7 +249,10 @@ def _event(relay: Relay, entry: Entry, document: Any) -> Event:
     if not isinstance(document, dict):
         raise Refused(400, "The body is no JSON object.")
     if not isinstance(document.get("event"), str):
-        raise Refused(400, "The body has no `event`: an alert belongs to /api/v1/chatwoot/alerts.")
+        raise Refused(
+            400,
+            "The body has no `event` that is a string; an alert, which has none, belongs to /api/v1/chatwoot/alerts.",
+        )
     settings = relay.settings
     return chatwoot.read_event(document, base_url=settings.chatwoot_url, account_id=settings.chatwoot_account_id)
 

@@ -21,6 +21,8 @@ class Hold:
     until: float | None = None
     operator: bool = False
     trial: bool = False  # one delivery may try whether it is mended
+    pause: float = 0.5  # seconds at least before it is probed first
+    spent: float = 0.0  # seconds that the attempt took that it comes from, which its first probe need not wait again
 
 
 class Holds(dict[str, Hold]):

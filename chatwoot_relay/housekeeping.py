@@ -1,4 +1,4 @@
-"""What has to be done now and then, by small steps: forget the old, probe a broken disk, tell the team of deaths."""
+"""What has to be done now and then, by small steps: forget the old, probe a broken disk, tell of deaths and damage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from .clock import Clock
 from .errors import OutboxUnavailable
-from .models import Notice
 from .outbox import Store
 from .writer import Outbox
 
@@ -24,28 +23,15 @@ async def keep(
     """Never returns. *beat* is called once a second or oftener: the process's sign of life."""
     beats = 0
     forgetting = True
-    reported: str | None = None
     while True:
         beat()
         with contextlib.suppress(OutboxUnavailable):
             if outbox.refusal() is not None:
                 await outbox.do(lambda store: store.remember("probed_at", outbox.now()))
-            if outbox.damaged != reported:
-                await outbox.do(partial(_report_damage, outbox=outbox, id=outbox.new_id(), destination=destination))
-                reported = outbox.damaged
             if beats % TELL_EVERY == 0:
                 where: dict[str, Any] = {"id": outbox.new_id(), "destination": destination, "now": outbox.now()}
-                await outbox.do(partial(Store.announce_deaths, **where))
+                await outbox.do(partial(Store.announce, **where))
             if forgetting or beats % FORGET_EVERY == 0:
                 forgetting = await outbox.do(lambda store: store.expire(now=outbox.now(), retention=retention)) > 0
         beats += 1
         await clock.sleep(0.05 if forgetting else BEAT)
-
-
-def _report_damage(store: Store, outbox: Outbox, id: str, destination: str) -> None:
-    notice = Notice(
-        event="relay.database_damaged",
-        headline="⚠️ The relay's database was damaged",
-        facts=(("Set aside as", outbox.damaged or ""), ("Some alerts", "may be lost, or told twice")),
-    )
-    store.enqueue(notice, id=id, destination=destination, conversation="relay", now=outbox.now())

@@ -119,16 +119,19 @@ def line(text: str, limit: int) -> str:
 # link is left whole: what looks so inside it is not live, and a joiner there would break it when it is copied.
 _LIVE = regex.compile(
     r"""
-    (?P<link> (?i: (?: (?<![^\s<>"]) | (?<=(?<!\S)[(\[']) )
-        (?: (?:https?|ftp)://(?:[\p{L}\p{Nd}._~%+:-]+@)?
-            (?: (?:[\p{L}\p{Nd}](?:[\p{L}\p{Nd}-]{0,61}[\p{L}\p{Nd}])?\.)+[a-z]{2,63} | (?:1?\d?\d\.){3}1?\d?\d )
-          | (?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:TLD) )
+    (?P<link> (?i:
+        (?: (?<=(?:^|[\s<>"])[^\s<>".]{0,40}) (?<![a-z\d+-])(?:https?|ftp)://(?:[\p{L}\p{Nd}._~%+-]+@)?
+            (?: (?:SUB\.)*LABEL\.(?:[a-z]{2,63}|\p{L}{2,15}) | (?:1?\d?\d\.){3}1?\d?\d )
+          | (?: (?<![^\s<>"]) | (?<=(?<!\S)[(\[']) ) (?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?:TLD) )
         (?::[1-5]?[1-9]\d{1,3})?
         [/?\#][^\s<>"«»\u2000-\u200b\u200e\u200f\u2016-\u206f]* ) )
     | (?<![\p{L}\p{N}_]) @ (?=(?:[A-Za-z0-9_]{4,32}|(?i:gif|nft|pic|ufc|vid))(?![\p{L}\p{N}_]))
     | (?<![\p{L}\p{N}_/<>]) / (?=[A-Za-z0-9_]{1,64}+(?:@[A-Za-z0-9_]{3,32}+|(?!@))(?![\p{L}\p{N}_/<>]))
-    | (?<![HASH]) \# (?=[\p{Nd}_\xb7\u200c]{0,255}+\p{L})(?![HASH]*+(?:@[A-Za-z0-9_]{3,32}+)?+\#)
-    """.replace("HASH", r"\p{L}\p{Nd}_\xb7\u200c").replace(
+    | (?<![HASH]) \# (?=(?:(?!\p{L})[HASH]){0,255}+\p{L})(?![HASH]*+(?:@[A-Za-z0-9_]{3,32}+)?+\#)
+    """.replace("SUB", r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?|[\p{L}\p{Nd}]{1,15})")
+    .replace("LABEL", r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?|[\p{L}\p{Nd}]{1,15})")
+    .replace("HASH", r"\p{L}\p{Nd}_\xb7\u200c\u0d80-\u0dff")
+    .replace(
         "TLD",  # without a scheme Telegram goes by its own list of names; these are on it
         "com|org|net|info|biz|edu|gov|io|ai|app|dev|me|tv|co|shop|store|online|site|xyz|eu|de|uk|fr|es|it|nl|be|ch|at|pl|"
         "pt|ru|ua|us|ca|mx|br|ar|cl|in|id|jp|cn|kr|au|nz|za|tr|se|no|dk|fi|cz|gr|hu|ro|il|ae|sg|my|th|vn|ph|pk",

@@ -6,7 +6,6 @@ runs with the monotonic one and never jumps; ``accepted_at`` alone is the wall c
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import sqlite3
@@ -21,7 +20,7 @@ from .events import Decision, Memory
 from .events import Ignored as Reason
 from .journal import Told
 from .models import Content, Delivery, Notice, rank_of
-from .schema import RANKS, pack, recall, unpack
+from .schema import RANKS, Damaged, aside, pack, recall, unpack
 
 MAX_PENDING = 100_000
 MAX_AMBIGUOUS = 3
@@ -124,7 +123,7 @@ SELECT json_group_array(json_array(
 )) FROM (
     SELECT d.*, a.chat_id AS chat, a.message_id AS message FROM deliveries d
     LEFT JOIN conversations c ON c.key = d.memory LEFT JOIN deliveries a ON a.id = c.alert
-    WHERE {_READY.format(":destination")} %s ORDER BY d.turn, d.seq LIMIT :count
+    WHERE {_READY.format(":destination")} AND d.state = 'pending' %s ORDER BY d.turn, d.seq LIMIT :count
 )
 """
 _ANY_HEADS, _ONE_HEAD = _HEADS % "", _HEADS % "AND d.seq = :seq"
@@ -145,6 +144,15 @@ SELECT (SELECT count(*) FROM (
     SELECT 1 FROM deliveries d WHERE d.destination = me.destination AND d.conversation = me.conversation
     AND d.settled IS NULL AND d.state = 'pending' AND d.seq < me.seq LIMIT 20
 )) FROM deliveries me WHERE id = :id AND state = 'pending'
+"""
+_HIDDEN = """\
+SELECT 1 FROM tally WHERE pending > 0 AND sending = 0 AND EXISTS (
+    SELECT 1 FROM deliveries NOT INDEXED WHERE state = 'pending' AND destination IN (SELECT value FROM json_each(?))
+)
+"""
+_LOST = """\
+SELECT destination, json_extract(value, '$[0]') - :wall + :now AS at FROM deliveries, json_each(history)
+WHERE %s AND ambiguous > 0 AND json_extract(value, '$[1]') = 'ambiguous' AND at > :since
 """
 _COUNTS = "accepted, pending, sending, sent, dead, expired"
 _LIVE = f"""\
@@ -180,7 +188,7 @@ class Store:
         self.max_pending = max_pending
         self.full: str | None = None  # set by the writer: why no more can be accepted
         self.wall: Callable[[], float] = lambda: 0.0  # set by the writer: wall clock, for people
-        self._last: int = db.execute("SELECT coalesce(max(seq), 0) FROM deliveries").fetchone()[0]
+        self.last: int = db.execute("SELECT coalesce(max(seq), 0) FROM deliveries").fetchone()[0]
         self._recent: dict[int, Content] = {}
         self._due = 0.0  # when the first of those that back off may go
         self._held: dict[str, float] | None = None  # as on disk
@@ -206,29 +214,6 @@ class Store:
         db.execute("UPDATE deliveries SET due = 0 WHERE due > 0")
         db.execute("COMMIT")
 
-    def adopt(self, rows: list[tuple[Any, ...]], *, now: float) -> None:
-        """Owe again what was rescued from a damaged file; what an attempt was made for may have been told."""
-        db = self.db
-        db.execute("BEGIN IMMEDIATE")
-        # Sends in flight settle by seq: what is rescued keeps its own, and a new one is none that was ever used.
-        self._last = int(self.wall() * 1000)
-        for seq, id, destination, conversation, memory, rank, content, accepted_at, attempts in rows:
-            texts, numbers = (id, destination, conversation), (rank, accepted_at)
-            if unpack(content) is None or not all(isinstance(text, str) for text in texts):
-                continue
-            if not all(isinstance(number, int | float) for number in numbers):
-                continue
-            with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError, TypeError):
-                db.execute(
-                    "INSERT INTO deliveries (seq, id, state, destination, conversation, memory, rank, turn, content,"
-                    " accepted_at, born, since, held, attempts, ambiguous)"
-                    " VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
-                    (seq, id, destination, conversation, memory, rank, rank, content, accepted_at, now, now,
-                     attempts, min(attempts, 1)),
-                )  # fmt: skip
-                self._last = max(self._last, seq)
-        db.execute("COMMIT")
-
     # --- taking in ---
 
     def enqueue(self, content: Content, **where: Any) -> Accepted:
@@ -242,14 +227,14 @@ class Store:
         wall, held = self.wall(), self.held()
         values: list[Any] = []
         for arrival in arrivals:
-            self._last += 1
+            self.last += 1
             content, now = arrival.content, arrival.now
             rank = int(rank_of(content) if arrival.rank is None else arrival.rank)
-            self._recent[self._last] = content
+            self._recent[self.last] = content
             if len(self._recent) > RECENT:
                 del self._recent[next(iter(self._recent))]
             values += (
-                self._last, arrival.id, arrival.destination, arrival.conversation, arrival.memory, rank, rank,
+                self.last, arrival.id, arrival.destination, arrival.conversation, arrival.memory, rank, rank,
                 pack(content), wall, now, now, held.get(arrival.destination, 0.0),
             )  # fmt: skip
         width = len(values) // len(arrivals)
@@ -365,7 +350,8 @@ class Store:
         Returns the deliveries claimed, attempts counted already, and those that died of age. Not all that are too
         old die at once, so that nobody waits for it.
         """
-        db, claimed, died = self.db, list[Delivery](), list[Died]()
+        claimed, died = list[Delivery](), list[Died]()
+        db, found = self.db, False
         if now >= self._due:
             db.execute("UPDATE deliveries SET due = 0 WHERE due > 0 AND due <= ?", (now,))
             self._due = db.execute("SELECT min(due) FROM deliveries WHERE due > 0").fetchone()[0] or float("inf")
@@ -376,6 +362,7 @@ class Store:
             while count > 0 and len(died) < STEP:
                 where |= {"count": count, "seq": overdue and overdue[0]}
                 rows = json.loads(db.execute(_ONE_HEAD if overdue else _ANY_HEADS, where).fetchone()[0])
+                found = found or bool(rows)
                 taken: list[Delivery] = []
                 for row in rows:
                     (seq, conversation, id, rank, accepted_at, attempts, ambiguous, born, since, before,
@@ -416,6 +403,9 @@ class Store:
                 if len(taken) == len(rows) < wanted or not rows:
                     break
                 overdue = None
+        asked = json.dumps([destination for destination, count in permits.items() if count])
+        if not found and self._due == float("inf") and db.execute(_HIDDEN, (asked,)).fetchone():
+            raise Damaged("an index lacks what its table has")
         return claimed, died
 
     def _content(self, seq: int) -> Content | None:
@@ -500,11 +490,19 @@ class Store:
     def moves(self) -> dict[str, str]:
         return dict(self.db.execute("SELECT old, new FROM moved"))
 
-    def recently_told(self, *, since: float) -> list[tuple[str, float]]:
-        """(chat id, time) of what was told since then, so that a restart forgets no limit."""
-        return self.db.execute(
-            "SELECT chat_id, settled FROM deliveries WHERE state = 'sent' AND settled > ? ORDER BY settled", (since,)
-        ).fetchall()
+    def recently_told(self, *, since: float, now: float) -> list[tuple[str, float]]:
+        """(chat id, time) of what was told since then, so that a restart forgets no limit.
+
+        And of what may have been: its destination's name, and when its fate was lost.
+        """
+        found = list[tuple[str, float]]()
+        for query in (
+            "SELECT chat_id, settled FROM deliveries WHERE state = 'sent' AND settled > :since",
+            _LOST % "settled IS NULL",
+            _LOST % "state IN ('sent', 'dead') AND settled > :since",
+        ):
+            found += self.db.execute(query, {"since": since, "now": now, "wall": self.wall()})
+        return sorted(found, key=lambda row: row[1])
 
     def fact(self, name: str) -> float | None:
         row = self.db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -567,12 +565,12 @@ class Store:
             ).fetchall()
         ]
         for seq, _, destination in dead:
-            self._last += 1
+            self.last += 1
             self._settle(seq, "pending", "redriven", None)
             self.db.execute(
                 "UPDATE deliveries SET seq = ?, turn = rank, ambiguous = min(ambiguous, 1), since = ?, held = ?"
                 " WHERE seq = ?",
-                (self._last, now, self.held().get(destination, 0.0), seq),
+                (self.last, now, self.held().get(destination, 0.0), seq),
             )
         return [row[1] for row in dead]
 
@@ -600,21 +598,29 @@ class Store:
             self.db.execute("PRAGMA incremental_vacuum(1)")
         return gone
 
-    def announce_deaths(self, *, id: str, destination: str, now: float) -> bool:
-        """At most once an hour the team hears that something died."""
-        count, last = int(self.fact("deaths_untold") or 0), self.fact("deaths_told_at")
-        if not count or (last is not None and now - last < 3600):
-            return False
-        some = "1 message" if count == 1 else f"{count} messages"
-        notice = Notice(
-            event="relay.dead_letters",
-            headline=f"☠️ {some} could not be told",
-            facts=(
-                ("See", "chatwoot-relay outbox list --state dead"),
-                ("Send again", "chatwoot-relay outbox redrive --all"),
-            ),
-        )
-        self.remember("deaths_untold", 0)
-        self.remember("deaths_told_at", now)
+    def announce(self, *, id: str, destination: str, now: float) -> bool:
+        """The team hears of a damaged file that was set aside, and at most once an hour that something died."""
+        if damaged := self.fact("damage_untold"):
+            notice = Notice(
+                event="relay.database_damaged",
+                headline="⚠️ The relay's database was damaged",
+                facts=(("Set aside as", f"….{aside(damaged)}"), ("Some alerts", "may be lost, or told twice")),
+            )
+            self.remember("damage_untold", 0)
+        else:
+            count, last = int(self.fact("deaths_untold") or 0), self.fact("deaths_told_at")
+            if not count or (last is not None and now - last < 3600):
+                return False
+            some = "1 message" if count == 1 else f"{count} messages"
+            notice = Notice(
+                event="relay.dead_letters",
+                headline=f"☠️ {some} could not be told",
+                facts=(
+                    ("See", "chatwoot-relay outbox list --state dead"),
+                    ("Send again", "chatwoot-relay outbox redrive --all"),
+                ),
+            )
+            self.remember("deaths_untold", 0)
+            self.remember("deaths_told_at", now)
         self.enqueue(notice, id=id, destination=destination, conversation="relay", now=now)
         return True

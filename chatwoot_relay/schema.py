@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from cattrs import Converter
@@ -17,6 +17,7 @@ from .models import Alert, Content, Notice
 
 APPLICATION_ID = 0x43575254  # "CWRT"
 SCHEMA_VERSION = 3
+MOST_CHECKED = 128 * 1024 * 1024  # bytes; what a slow disk reads in the time that a start may take
 _MAGIC, _OURS = b"SQLite format 3\0", APPLICATION_ID.to_bytes(4)
 
 _LANE = "WHERE destination = new.destination AND conversation = new.conversation AND settled IS NULL"
@@ -138,7 +139,8 @@ def open_database(path: Path) -> sqlite3.Connection:
                 f"PRAGMA auto_vacuum=INCREMENTAL; BEGIN IMMEDIATE; {SCHEMA}"
                 f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
-        if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        small = path.stat().st_size < MOST_CHECKED  # a larger one's damage shows where it is read
+        if small and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise Damaged("database disk image is malformed")
         db.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;"
@@ -202,18 +204,9 @@ def _first_page(path: Path) -> bytes:
     return head
 
 
-def salvage(path: Path) -> list[tuple[Any, ...]]:
-    """What was still owed according to a damaged file, as far as it can be read; see :meth:`Store.adopt`."""
-    rows: dict[int, tuple[Any, ...]] = {}
-    for way in ("", "NOT INDEXED"):
-        # What was read before the damage is what there is, and an index may be whole where its table is not.
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
-            for row in db.execute(
-                "SELECT seq, id, destination, conversation, memory, rank, content, accepted_at, attempts"
-                f" FROM deliveries {way} WHERE state IN ('pending', 'sending') AND rank >= 0 ORDER BY seq"
-            ):
-                rows[row[0]] = row
-    return [rows[seq] for seq in sorted(rows)]
+def aside(wall: float) -> str:
+    """How the name of a file ends that was set aside then."""
+    return datetime.fromtimestamp(wall, UTC).strftime("corrupt-%Y%m%dT%H%M%SZ")
 
 
 # --- a delivery's content on disk: the alert, not its text, so that better wording rescues what is kept ---

@@ -46,6 +46,7 @@ MAX_IN_FLIGHT = 16
 STREAK = 3  # failures in a row, on different deliveries, that hold the bot
 OPERATOR_PROBE = 25.0  # seconds between looks at whether the operator has mended it
 PROBE_TIMEOUT = 5.0
+LOST_PAUSE = 5.0  # seconds after an answer that was lost: three tries outlast a moment in which Telegram drops all
 FAIR_AGE = 480.0  # what has waited so long has every fourth turn, whatever its severity
 FAIR_TURN = 4
 MAX_REPAIRS = 6
@@ -200,7 +201,7 @@ class Sender:
                 store.held(),
                 store.fact("held_at"),
                 store.moves(),
-                store.recently_told(since=now - 61),
+                store.recently_told(since=now - 61, now=now),
             )
         )
         if found is None:
@@ -210,7 +211,7 @@ class Sender:
         self._kept = now
         self.holds.remember(holds, held, since=now if held_at is None else held_at, now=now)
         for chat, at in told:
-            self._pace.note(chat, at)
+            self._pace.note(self._chats.get(chat, chat), at)
 
     def _permits(self) -> tuple[dict[str, int], float | None]:
         """How many may be claimed now for each destination, and in how many seconds that changes by itself."""
@@ -286,6 +287,7 @@ class Sender:
                     await before.wait()
             finally:
                 self._coming[chat] -= 1
+            started = self._clock.monotonic()
             outcome, chat = await self._attempt(delivery, connected)
         except asyncio.CancelledError:
             if not connected.is_set():  # nothing left us: it is no repeat when it is told
@@ -296,7 +298,7 @@ class Sender:
         if outcome is None:
             await self._release(delivery)
         else:
-            await self._settle(delivery, outcome, chat)
+            await self._settle(delivery, outcome, chat, self._clock.monotonic() - started)
 
     async def _attempt(self, delivery: Delivery, connected: asyncio.Event) -> tuple[Outcome | None, str]:
         """One try, mended on the spot as often as Telegram asks; None where it may not be made yet, or mended.
@@ -374,7 +376,7 @@ class Sender:
             self.holds.lift(old, now=self._outbox.now())
         await self._mark(lambda store: store.move(old, new))
 
-    async def _settle(self, delivery: Delivery, outcome: Outcome, sent_to: str) -> None:
+    async def _settle(self, delivery: Delivery, outcome: Outcome, sent_to: str, took: float) -> None:
         now, seq = self._outbox.now(), delivery.seq
         chat = self.chat_of(delivery.destination)
         test = delivery.rank == Rank.TEST
@@ -408,6 +410,8 @@ class Sender:
             case Operator(scope, reason):
                 self._hold(BOT if scope == "bot" else chat, Hold(reason=reason, since=now, operator=True))
                 await self._again(delivery, due=0.0, reason=reason)
+            case Retry() if test:
+                pass  # nothing behind it would ever prove that Telegram is well again
             case Retry(reason):
                 due = now + backoff(delivery.attempt, self._roll)
                 self._dues.append(due)
@@ -419,7 +423,7 @@ class Sender:
                     self.waiters.release(due, only=delivery.id)
                 await self._again(delivery, due=due, reason=reason)
             case Ambiguous(reason):
-                self._hold(BOT, Hold(reason=reason, since=now))
+                self._hold(BOT, Hold(reason=reason, since=now, pause=LOST_PAUSE, spent=took))
                 if await self._mark(lambda store: store.again(seq, due=0.0, now=now, reason=reason, ambiguous=True)):
                     self._died(delivery.id, rank=delivery.rank, reason=f"maybe told: {reason}")
             case _:
@@ -475,8 +479,9 @@ class Sender:
         """Ask, gently, until Telegram answers again or the operator has mended it; asking is no attempt."""
         while (hold := self.holds.probed(key, since)) is not None:
             self._outage += key == BOT
-            wait = OPERATOR_PROBE if hold.operator else max(0.5, backoff(self._outage, self._roll))
-            await self._clock.sleep(wait)
+            wait = max(hold.pause, backoff(self._outage, self._roll) - hold.spent)
+            hold.pause, hold.spent = 0.5, 0.0
+            await self._clock.sleep(OPERATOR_PROBE if hold.operator else wait)
             if key == BOT:
                 result = await self._telegram.call("getMe", timeout=PROBE_TIMEOUT)
             else:

@@ -207,12 +207,13 @@ async def run(
 
 
 async def _drain(relay: Relay, sites: list[web.SockSite], sockets: list[socket.socket]) -> None:
-    """Close our copy of the listener, answer what was accepted, finish what is in flight; aiohttp's way cuts it off."""
+    """Finish what is in flight, close our copy of the listener, answer what was accepted; aiohttp's way cuts it off."""
     log.info("relay.stopping", queued=relay.outbox.tally.pending)
     relay.draining = True
-    await stop_listening(sites, sockets, clock=relay.clock)
     sending = asyncio.create_task(relay.sender.stop(grace=GRACE))
     relay.sender.waiters.release(float("inf"))  # every request that waits is answered now
+    await asyncio.wait({sending}, timeout=GRACE - DRAIN)  # who comes meanwhile has a 202; a successor comes only then
+    await stop_listening(sites, sockets, clock=relay.clock)
     await relay.clock.sleep(DRAIN)
     relay.stopping = True
     await sending

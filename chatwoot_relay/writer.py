@@ -12,7 +12,6 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +23,8 @@ from .errors import NotOurDatabase, OutboxUnavailable, Taken
 from .journal import Journal, Told
 from .models import Delivery, new_id
 from .outbox import Accepted, Arrival, Died, Store, Tally
-from .schema import Damaged, demand_ours, open_database, salvage
+from .rescue import SUFFIXES, is_emptied, put_in_place, rescue
+from .schema import Damaged, demand_ours, open_database
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -126,17 +126,17 @@ class Outbox:
         self._base = self.clock.wall() - self.clock.monotonic()
         with contextlib.suppress(Damaged):
             demand_ours(self.path)
-        lock = self.path.with_name(self.path.name + ".lock")
+        lock = self._beside(".lock")
         known = lock.exists()
         self._lock = Lock(self.path)
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._store = self._open(known)
-            self.journal = Journal(self.path.with_name(self.path.name + ".told"))
+            self.journal = Journal(self._beside(".told"))
             self._recover()
-            for suffix in ("", "-wal", "-shm"):  # ours, as is known only now; the file may have been there before
+            for suffix in SUFFIXES:  # ours, as is known only now; the file may have been there before
                 with contextlib.suppress(FileNotFoundError):
-                    os.chmod(f"{self.path}{suffix}", 0o600)
+                    self._beside(suffix).chmod(0o600)
         except BaseException:
             if not known:  # the lock says that the file is ours, and it may not be
                 lock.unlink()
@@ -240,8 +240,11 @@ class Outbox:
 
     def _open(self, known: bool) -> Store:
         try:
+            self.damaged = put_in_place(self.path, wall=self.clock.wall())
+            if known and is_emptied(self.path):
+                raise Damaged("the file is empty, and its log is not")
             store = self._store_on(open_database(self.path))
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not _is_damage(error):
                 raise
             if not (known or self.path.suffix in (".db", ".sqlite", ".sqlite3")):
@@ -255,7 +258,7 @@ class Outbox:
     def _recover(self) -> None:
         try:
             self._store.recover(now=self.now(), told=self.journal.read())
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not _is_damage(error):
                 raise
             self._store.db.close()
@@ -268,21 +271,17 @@ class Outbox:
         store.wall = self.clock.wall
         return store
 
-    def _replace(self, error: sqlite3.Error) -> Store:
-        """Set a damaged file aside, take along what can still be read of it, begin a new one."""
-        stamp = datetime.fromtimestamp(self.clock.wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
-        rescued = salvage(self.path)
-        for suffix in ("", "-wal", "-shm"):
-            source = self.path.with_name(self.path.name + suffix)
-            if source.exists():
-                source.rename(aside.with_name(aside.name + suffix))
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    def _replace(self, error: Exception) -> Store:
+        """Go on with what can still be read of a damaged file."""
+        rescued, last = rescue(self.path, now=self.now(), wall=self.clock.wall())
+        self.damaged = put_in_place(self.path, wall=self.clock.wall())
+        log.critical("outbox.damaged", set_aside=self.damaged, error=_words(error), rescued=rescued)
         store = self._store_on(open_database(self.path))
-        store.adopt(rescued, now=self.now())
-        self.damaged = str(aside)
-        log.critical("outbox.damaged", set_aside=str(aside), error=str(error), rescued=len(rescued))
+        store.last = last
         return store
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
 
     def _anchor(self, store: Store) -> None:
         """Continue the outbox's clock where the last process left it."""
@@ -348,10 +347,10 @@ class Outbox:
                 if self.fault is not None:
                     log.info("outbox.recovered", after=self.fault)
                     self.fault = None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self._give_up(error)
             self._unclaimed = True
-            words = f"the outbox cannot be written: {error}"
+            words = f"the outbox cannot be written: {_words(error)}"
             outcomes = [(item.answer, None, OutboxUnavailable(words)) for item in items]
             claims = None
         if place is not None and claims is not None and any(claims):
@@ -391,15 +390,15 @@ class Outbox:
         db.execute("RELEASE item")
         return item.answer, result, failed
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _give_up(self, error: Exception) -> None:
         self._store.undo()
         if _is_damage(error):
             self._store.db.close()
             self._store = self._replace(error)
             return
         if self.fault is None:
-            log.error("outbox.unwritable", error=str(error))
-        self.fault = f"the outbox cannot be written: {error}"
+            log.error("outbox.unwritable", error=_words(error))
+        self.fault = f"the outbox cannot be written: {_words(error)}"
 
 
 def disk_is_low(folder: Path) -> str | None:
@@ -411,6 +410,12 @@ def disk_is_low(folder: Path) -> str | None:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether the file is not as we wrote it: SQLite sees it in its pages, its JSON functions in our rows."""
+    """Whether the file is not as we wrote it: SQLite sees it in pages, its JSON functions and Python in our rows."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, sqlite3.DatabaseError) and (code in _DAMAGED or "JSON" in str(error))
+    unread = isinstance(error, sqlite3.DatabaseError) and ("JSON" in str(error) or "decode to UTF-8" in str(error))
+    return code in _DAMAGED or unread or isinstance(error, UnicodeDecodeError)
+
+
+def _words(error: Exception) -> str:
+    """SQLite's own, but for those that quote a row."""
+    return "a text in it is no UTF-8" if "UTF-8" in str(error) or isinstance(error, UnicodeDecodeError) else str(error)

@@ -38,7 +38,7 @@ async def test_a_dead_letter_is_seen_explained_and_told_again_while_the_relay_ru
     assert (code, row["id"] in told, "something new" in told) == (0, True, True)
     code, told = await relay.run("outbox", "redrive", "nothing")
     assert (code, "not a dead letter: nothing; chatwoot-relay outbox list --state dead has them" in told) == (1, True)
-    assert (await relay.run("outbox", "redrive", row["id"])) == (0, "1 will be sent again.\n")
+    assert (await relay.run("outbox", "redrive", row["id"], row["id"])) == (0, "1 will be sent again.\n")
     await telegram.until(lambda: any("marker" in text for text in telegram.told))
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -147,6 +149,14 @@ async def test_without_the_token_nobody_enters(relay: RelayProcess, path: str, h
     answered = await relay.post(path, body, headers={**JSON, **headers})
     check_problem(answered, 401)
     assert "Bearer" in answered.headers["WWW-Authenticate"]
+
+
+async def test_a_signature_that_is_wrong_is_told_so_on_either_route(relay: RelayProcess) -> None:
+    """People point Chatwoot's webhook at both; advice about a token would mislead them."""
+    body = json.dumps(event()).encode()
+    for path in (ALERTS, WEBHOOK):
+        answered = await relay.post(path, body, headers={**JSON, **signed(body, secret="another")})
+        assert "the signature does not match" in check_problem(answered, 401)["detail"]
 
 
 async def test_a_token_in_a_url_reaches_no_log(home: House) -> None:
@@ -471,6 +481,30 @@ async def test_a_repeat_of_what_died_says_so_again(home: House) -> None:
     body = alert()
     one, two = await keyed(relay, body, "k"), await keyed(relay, body, "k")
     assert check_problem(one, 502)["delivery_id"] == check_problem(two, 502)["delivery_id"]
+    assert two.json["detail"].startswith("Telegram refused it for good: Bad Request: ")
+
+
+async def test_a_repeat_of_what_may_have_been_told_does_not_say_that_it_was_refused(home: House) -> None:
+    """Whoever posts it again would tell it twice."""
+    relay, body = await home.relay(RELAY_REPLY_TIMEOUT="0.1"), alert()
+    telegram = faulty(home)
+    telegram.down = Script(status=500)
+    assert (await keyed(relay, body, "k")).status == 202
+    await relay.stop()
+    with contextlib.closing(sqlite3.connect(relay.folder / "outbox.db")) as db:
+        db.execute("UPDATE deliveries SET state = 'sending', due = NULL, ambiguous = 2")
+        db.commit()
+    await relay.start()
+    detail = check_problem(await keyed(relay, body, "k"), 502)["detail"]
+    assert detail == "It is kept as a dead letter: maybe told: stopped in the middle of a send"
+
+
+async def test_two_keys_are_none(relay: RelayProcess) -> None:
+    """Nobody knows which of them counts."""
+    body = json.dumps(alert()).encode()
+    head = f"POST {ALERTS} HTTP/1.1\r\nHost: x\r\nAuthorization: {BEARER['Authorization']}\r\n"
+    keys = f"Idempotency-Key: a\r\nIdempotency-Key: b\r\nContent-Length: {len(body)}\r\n\r\n"
+    assert (await relay.send((head + keys).encode() + body, answers=1)).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize(("key", "status"), [("k" * 255, 200), ("k" * 256, 400), ("", 200), ("  ", 200)])

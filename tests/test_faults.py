@@ -142,6 +142,24 @@ async def test_sigterm_under_load_loses_nothing_and_repeats_nothing(home: House,
     assert not any(REPEAT in text for text in telegram.told)
 
 
+async def test_who_comes_while_a_stop_waits_for_a_send_is_answered_at_once(
+    home: House, telegram: FaultyTelegram
+) -> None:
+    """Chatwoot gives up after five seconds, and a send in flight has eight."""
+    relay, hangs = await home.relay(RELAY_REPLY_TIMEOUT="0.1"), asyncio.Event()
+    telegram.script(Script(until=hangs))
+    assert (await relay.alert(message="mark0e")).status == 202
+    await telegram.until(lambda: len(telegram.calls) > 0)
+    ending = asyncio.create_task(relay.stop())
+    await relay.logged("relay.stopping")
+    answered = await relay.alert(message="mark1e")
+    assert (answered.status, ending.done()) == (202, False)
+    hangs.set()
+    assert await ending == 0
+    await relay.start()
+    await until_told(telegram, {0, 1})
+
+
 @attrs.define(kw_only=True, eq=False)
 class Activated(RelayProcess):
     """A relay that gets its socket handed over as systemd does it."""

@@ -24,6 +24,7 @@ def calls(text: str) -> list[str]:
 # --- guard ---
 
 WORDS = st.sampled_from([
+    "\u0d82", "\u0d9a", "рф", "x_y.", "(https://",
     "@", "/", "#", "name", "abcd", "a", "1", "12345", "é", "½", "_", "-", ".", ",", ":", ";", "!", " ", "\n", "(", ")",
     "[", "]", "{", "}", "<", ">", '"', "'", "«", "…", "·", "\u200c", "\u0301", "日本", "http://", "https://", "ftp://",
     "HTTPS://", "ex.com", "a.b", "foo.xx", "www.", "t.me", "youtube.com/@chan", "localhost", "1.2.3.4", ":80", ":99999",
@@ -32,7 +33,7 @@ WORDS = st.sampled_from([
 PLAIN_WORDS = st.sampled_from([
     "@", "@name", "@ab", "@abc", "@1234", "/", "/cmd", "/cmd@bot", "/cmd@ab", "#", "#tag", "#12", "#a#b", "#tag@name",
     "a", "é", "½", "_", "·", ",", "!", "(", ")", "<", ">", " ", "\n", "7", "and/or", "C#", "-", "日本", "\u200c",
-    "@" + "b" * 33,
+    "@" + "b" * 33, "\u0d82", "\u0d9a",
 ])  # fmt: skip
 
 
@@ -42,6 +43,9 @@ PLAIN_WORDS = st.sampled_from([
 @example("http://ex.com/)@name1")
 @example("y" * 64 + "outube.com/@name1")
 @example("www.\u200c?q=http://ex.com/@name1")
+@example(".https://ex.com/@name1")
+@example("https://" + "п" * 32 + ".com/@name1")
+@example("http://пример.user:pw@ex.example/@name1")
 def test_whatever_is_written_calls_nobody(text: str) -> None:
     """A stranger must not be able to ring a team's members or bots, whatever stands around the name."""
     guarded = guard(text)
@@ -62,6 +66,8 @@ def test_the_joiner_stands_exactly_where_telegram_finds_a_call(text: str) -> Non
         "jane.doe@example.com", "and/or 1/2 24/7", "C# F#", "#12345", "a @ b # c / d", "@ab", "email@", "x@y",
         "https://example.com/@jane/#top?x=/y&z=#a", "http://ex.com:8080/#/inbox", "youtube.com/@channel",
         "t.me/@jane/5", "(https://en.wikipedia.org/wiki/Foo_(bar)#History)", "http://10.0.0.1:3000/#login", "https://bücher.de/#tag",
+        "[track it](https://shop.example.com/orders/#track)", "链接https://example.com/#abc", "link:https://ex.com/#abc",
+        "https://пример.рф/#abc", "https://my_shop.example.com/#abc",
         "see https://app.chatwoot.com/app/accounts/1/conversations/2#message, thanks", "/path/to/file", "</b>", "",
     ],
 )  # fmt: skip
@@ -77,6 +83,7 @@ def test_what_is_no_call_stays_as_it_was_written(text: str) -> None:
         ("@anna", "@!anna"),
         ("(@anna) /start@help_bot #urgent", "(@!anna) /!start@help_bot #!urgent"),
         ("#12345a", "#!12345a"),
+        ("#\u0d82\u0d9a #\u0dcaword a\u0dcf#tag", "#!\u0d82\u0d9a #!\u0dcaword a\u0dcf#tag"),  # signs of Sinhala
         ("##tag", "##!tag"),
         ("@gif", "@!gif"),
         ("\u0345@alice\u0345", "\u0345@!alice\u0345"),  # a mark whose capital is a letter

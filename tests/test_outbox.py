@@ -32,7 +32,8 @@ from chatwoot_relay.outbox import (
     Ignored,
     Store,
 )
-from chatwoot_relay.schema import SCHEMA, SCHEMA_VERSION, open_database, pack, salvage, unpack
+from chatwoot_relay.rescue import adopt, salvage
+from chatwoot_relay.schema import SCHEMA, SCHEMA_VERSION, open_database, pack, unpack
 
 DAY = 86400.0
 SEVERITIES = ("critical", "high", "medium", "low")
@@ -599,11 +600,11 @@ def test_deaths_are_announced_once_an_hour(store: Store) -> None:
     for number in range(3):
         owe(store, str(number), conversation=str(number))
         store.bury(claim(store)[0].seq, now=1, reason="refused")
-    announced = [store.announce_deaths(id=f"n{now}", destination="team", now=now) for now in (1.0, 2.0)]
+    announced = [store.announce(id=f"n{now}", destination="team", now=now) for now in (1.0, 2.0)]
     owe(store, "late", now=3)
     lane = store.db.execute("SELECT seq FROM deliveries WHERE id = 'late'").fetchone()[0]
     store.bury(lane, now=3, reason="refused")
-    announced += [store.announce_deaths(id=f"n{now}", destination="team", now=now) for now in (3600.9, 3601.0)]
+    announced += [store.announce(id=f"n{now}", destination="team", now=now) for now in (3600.9, 3601.0)]
     assert announced == [True, False, False, True]
     shown = store.show("n1.0")
     assert shown is not None
@@ -628,7 +629,7 @@ def test_what_was_told_a_moment_ago_is_known_to_the_next_life(store: Store) -> N
     for number in range(3):
         owe(store, str(number))
         store.told_all([Told(claim(store)[0].seq, 10.0 * number, "-1", number)])
-    assert store.recently_told(since=5) == [("-1", 10.0), ("-1", 20.0)]
+    assert store.recently_told(since=5, now=20) == [("-1", 10.0), ("-1", 20.0)]
 
 
 # --- rollbacks ---
@@ -785,8 +786,7 @@ def test_what_is_rescued_keeps_its_place_and_can_settle(tmp_path: Path) -> None:
     rows = salvage(tmp_path / "old.db")
     new = open_database(tmp_path / "new.db")
     store = Store(new)
-    store.wall = lambda: 1.7e9
-    store.adopt([*rows, (9, None, None, None, None, None, None, None, None)], now=5)
+    store.last = adopt(store, [*rows, (9, *[None] * 10)], now=5, wall=1.7e9)
     assert [(row["id"], row["attempts"]) for row in store.newest(state="pending", limit=9)] == [
         ("waits", 0), ("flying", 1),
     ]  # fmt: skip
@@ -849,7 +849,7 @@ def test_no_verb_reads_the_whole_outbox(store: Store, verb: str) -> None:
         "list dead": lambda: (store.newest(state="dead", limit=9), store.newest(state="pending", limit=9)),
         "redrive": lambda: (store.redrive(None, now=1), store.redrive(["1"], now=1)),
         "holds": lambda: (
-            store.recently_told(since=1),
+            store.recently_told(since=1, now=1),
             store.withdraw_test("1"),
             store.were_held(now=1, seconds={"team": 1.0}),
         ),

@@ -321,7 +321,9 @@ async def test_a_lost_answer_holds_the_bot_asks_and_repeats_marked(one: Bench) -
     await one.owe("a")
     await one.owe("b")
     assert (one.messages, one.sender.delay("team")) == ([], float("inf"))
-    await one.wait(3)
+    await one.wait(4.9)
+    assert [call.method for call in one.line.calls] == ["sendMessage"]
+    await one.wait(0.1)
     assert [call.method for call in one.line.calls] == ["sendMessage", "getMe", "sendMessage", "sendMessage"]
     assert one.messages == ["a", "b"]
     assert ["🔁 May be a repeat" in call.text for call in one.line.told] == [True, False]
@@ -338,6 +340,29 @@ async def test_a_lost_answer_waits_until_telegram_is_back(one: Bench) -> None:
     assert one.messages == ["a"]
 
 
+async def test_three_lost_answers_take_longer_than_a_moment(one: Bench) -> None:
+    """A restart of something between us and Telegram must not make a dead letter."""
+    one.line.answer = lambda call: LOST if call.method == "sendMessage" and one.clock.now < began + 9 else None
+    began = one.clock.now
+    await one.owe("a")
+    await one.wait(20)
+    assert one.messages == ["a"]
+
+
+async def test_the_time_that_a_send_hung_counts_as_waited(one: Bench) -> None:
+    """However often it did: the first message goes out 40 s after Telegram is back at the latest."""
+    for number in range(4):
+        hanging = asyncio.get_running_loop().create_future()
+        one.line.next(hanging)
+        await one.owe(str(number))
+        await one.wait(60)
+        hanging.set_result(LOST)
+        await one.settle()
+        sends = len(one.line.sends)
+        await one.wait(5)
+        assert len(one.line.sends) > sends
+
+
 async def test_the_third_lost_answer_makes_a_dead_letter(one: Bench) -> None:
     """ "Maybe told", with its history, and redrivable; what is behind it goes on."""
     one.line.next(LOST, LOST, LOST)
@@ -351,6 +376,19 @@ async def test_the_third_lost_answer_makes_a_dead_letter(one: Bench) -> None:
     assert one.messages == ["b"]
     await one.do(lambda store: store.redrive(["a"], now=one.outbox.now()))
     assert one.messages == ["b", "a"]
+
+
+async def test_what_crashes_may_have_told_counts_for_the_limits(tmp_path: Path) -> None:
+    """Six of them in a minute would else pass what Telegram allows a group."""
+    clock, sends = FakeClock(), 0
+    for life in range(6):
+        async with bench(tmp_path, clock=clock, paced=True) as one:
+            for number in range(6):
+                one.line.next(asyncio.get_running_loop().create_future())
+                await one.owe(f"{life}.{number}")
+            await one.wait(3)
+            sends += len(one.line.sends)
+    assert sends <= 20
 
 
 async def test_what_was_in_flight_at_a_crash_is_repeated_marked(tmp_path: Path) -> None:
@@ -794,6 +832,7 @@ async def test_a_test_hears_the_truth_and_is_not_told_later(one: Bench, answer: 
         assert isinstance(waiter.future.result(), outcome)
     await one.wait(HOUR)
     assert (one.messages, one.outbox.tally.pending) == ([], 0)
+    assert one.sender.trouble() is None, "nothing is sent that would prove it well"
 
 
 # --- broken disks, crashes, ends ---

@@ -294,6 +294,134 @@ async def test_a_damaged_file_is_set_aside_and_rescued_from(tmp_path: Path, dama
         assert outbox.damaged is None
 
 
+def spoil(path: Path, table: str) -> bytes:
+    """Make rubble of one page of the table, or index; what is in the file then."""
+    raw = bytearray(path.read_bytes())
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (page,) = db.execute("SELECT max(pageno) FROM dbstat WHERE name = ? AND pagetype = 'leaf'", (table,)).fetchone()
+    raw[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
+    path.write_bytes(raw)
+    return bytes(raw)
+
+
+async def test_one_bad_page_costs_what_is_on_it(tmp_path: Path) -> None:
+    """What lies behind it is owed still; dead letters are kept too."""
+    async with opened(tmp_path) as outbox:
+        for number in range(300):
+            await owe(outbox, str(number), "x" * 300, conversation=str(number))
+        died = (await claim(outbox, 1))[0]
+        await outbox.do(lambda store: store.bury(died.seq, now=1, reason="refused"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as db:
+        leaves = db.execute("SELECT pageno FROM dbstat WHERE name = 'deliveries' AND pagetype = 'leaf'").fetchall()
+    raw = bytearray((tmp_path / "outbox.db").read_bytes())
+    page = leaves[len(leaves) // 2][0]
+    raw[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
+    (tmp_path / "outbox.db").write_bytes(raw)
+    async with opened(tmp_path) as outbox:
+        assert outbox.tally.pending > 280
+        assert (outbox.tally.dead, outbox.tally.accepted) == (1, outbox.tally.pending + 1)
+        (dead,) = await outbox.do(lambda store: store.newest(state="dead", limit=9))
+        assert (dead["id"], dead["reason"]) == (died.id, "refused")
+
+
+@pytest.mark.parametrize("when", ["the new one was begun", "it was whole", "the old one was moved"])
+async def test_a_rescue_that_was_cut_off_is_finished(tmp_path: Path, when: str) -> None:
+    """A kill or a full disk in the middle of it loses nothing, and the team hears of it all the same."""
+    await fill(tmp_path, 20)
+    path = tmp_path / "outbox.db"
+    spoil(path, "deliveries_lane")
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / path.name).write_bytes(path.read_bytes())
+    (whole / "outbox.db.lock").touch()
+    async with opened(whole) as outbox:
+        assert outbox.tally.pending == 19
+    if when == "the new one was begun":
+        (tmp_path / "outbox.db.part").write_bytes(b"SQLite")
+    else:
+        (tmp_path / "outbox.db.new").write_bytes((whole / path.name).read_bytes())
+    if when == "the old one was moved":
+        path.rename(tmp_path / "outbox.db.corrupt-x")
+    async with opened(tmp_path) as outbox:
+        assert outbox.damaged is not None
+        assert outbox.tally.pending == 19
+        assert await outbox.do(lambda store: store.announce(id="n", destination="team", now=1))
+        assert not await outbox.do(lambda store: store.announce(id="m", destination="team", now=2))
+    assert not list(tmp_path.glob("*.new*")) + list(tmp_path.glob("*.part*"))
+    assert list(tmp_path.glob("*.corrupt-*"))
+
+
+async def test_a_rescue_without_room_leaves_the_old_file(tmp_path: Path) -> None:
+    """Once there is room, it is done."""
+    await fill(tmp_path, 20)
+    path = tmp_path / "outbox.db"
+    raw = spoil(path, "deliveries_lane")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, hard))
+    try:
+        with pytest.raises((OSError, sqlite3.Error)):
+            Outbox(path, clock=FakeClock()).open()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == raw
+    async with opened(tmp_path) as outbox:
+        assert outbox.tally.pending == 19
+
+
+async def test_a_file_that_was_emptied_beside_its_log_is_set_aside(tmp_path: Path) -> None:
+    """What was accepted is not in it; nobody must take it for a first start."""
+    outbox = Outbox(tmp_path / "outbox.db", clock=FakeClock())
+    outbox.open()
+    await owe(outbox, "a")
+    log = (tmp_path / "outbox.db-wal").read_bytes()
+    await outbox.close()
+    (tmp_path / "outbox.db").write_bytes(b"")
+    (tmp_path / "outbox.db-wal").write_bytes(log)
+    async with opened(tmp_path) as outbox:
+        assert outbox.damaged is not None
+        assert Path(outbox.damaged + "-wal").read_bytes() == log
+
+
+@pytest.mark.parametrize("where", ["CREATE TABLE seen", "good4pending"])
+async def test_a_byte_that_is_no_text_is_damage(tmp_path: Path, where: str) -> None:
+    """Python cannot read it: it must neither keep the relay from starting nor stand in every answer."""
+    async with opened(tmp_path) as outbox:
+        for number in range(9):
+            await owe(outbox, f"good{number}", conversation=str(number))
+    path = tmp_path / "outbox.db"
+    raw = path.read_bytes()
+    place = raw.index(where.encode())
+    path.write_bytes(raw[:place] + b"\xff" + raw[place + 1 :])
+    async with opened(tmp_path) as outbox:
+        claimed: list[Delivery] = []
+        with contextlib.suppress(OutboxUnavailable):
+            claimed += await claim(outbox)
+        await owe(outbox, "new", conversation="new")
+        assert outbox.damaged is not None
+        claimed += await claim(outbox, 99)
+        assert where != "good4pending" or {"good3", "good5", "new"} <= {delivery.id for delivery in claimed}
+
+
+async def test_an_index_that_hides_a_delivery_is_damage(tmp_path: Path) -> None:
+    """SQLite's quick check does not compare it with its table: the delivery would wait for ever."""
+    async with opened(tmp_path) as outbox:
+        await owe(outbox, "hidden")
+        await owe(outbox, "behind")
+        schema = "UPDATE sqlite_master SET sql = replace(sql, 'due = 0', 'due = 9') WHERE name = 'deliveries_turn'"
+        await outbox.do(lambda store: store.db.execute("PRAGMA writable_schema=ON"))
+        await outbox.do(lambda store: store.db.execute(schema))
+        await outbox.do(lambda store: store.db.execute("PRAGMA writable_schema=RESET"))
+        await outbox.do(lambda store: store.db.execute("REINDEX deliveries_turn"))
+        await outbox.do(lambda store: store.db.execute("PRAGMA writable_schema=ON"))
+        await outbox.do(lambda store: store.db.execute(schema.replace("'due = 0', 'due = 9'", "'due = 9', 'due = 0'")))
+        await outbox.do(lambda store: store.db.execute("PRAGMA writable_schema=RESET"))
+    async with opened(tmp_path) as outbox:
+        with pytest.raises(OutboxUnavailable):
+            await claim(outbox)
+        assert outbox.damaged is not None
+        assert [delivery.id for delivery in await claim(outbox)] == ["hidden"]
+
+
 async def test_damage_met_while_running_is_refused_once_and_replaced(tmp_path: Path) -> None:
     """The request that meets it is told that nothing was accepted; the next one is accepted, the rest rescued."""
     await fill(tmp_path, 20)

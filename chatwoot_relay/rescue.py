@@ -1,0 +1,106 @@
+"""What can be read of a damaged database goes on in a new one. Loses neither, whatever ends the process meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from .outbox import Store
+from .schema import aside, open_database, unpack
+
+SUFFIXES = ("", "-wal", "-shm")  # the files of a database
+
+
+def rescue(path: Path, *, now: float, wall: float) -> tuple[int, int]:
+    """Make a new database of what can be read, whole before it is named so; the old one stays where it is.
+
+    Returns how many deliveries are in it, and a place (seq) behind all that were ever used.
+    """
+    part, rows = _beside(path, ".part"), salvage(path)
+    for suffix in SUFFIXES:
+        _beside(part, suffix).unlink(missing_ok=True)
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    with contextlib.closing(open_database(part)) as db:
+        last = adopt(Store(db), rows, now=now, wall=wall)
+    part.rename(_beside(path, ".new"))
+    return len(rows), last
+
+
+def put_in_place(path: Path, *, wall: float) -> str | None:
+    """Put a new database that is whole in the place of the damaged one; where that went, None where there is none."""
+    new, kept = _beside(path, ".new"), _beside(path, f".{aside(wall)}")
+    if not new.exists():
+        return None
+    for suffix in SUFFIXES:
+        with contextlib.suppress(FileNotFoundError):
+            _beside(path, suffix).rename(_beside(kept, suffix))
+    new.rename(path)
+    return str(kept)
+
+
+def salvage(path: Path) -> list[tuple[Any, ...]]:
+    """What a damaged file says is owed or dead, as far as it can be read, row by row; see :func:`adopt`."""
+    seqs, rows = set[int](), list[tuple[Any, ...]]()
+    if not (path.exists() and path.stat().st_size):
+        return rows
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
+        # An index may be whole where its table is not, and the other way round; damage hides what lies behind it.
+        owed, dead = "WHERE settled IS NULL", "WHERE state = 'dead'"
+        for way in (f"INDEXED BY deliveries_owed {owed}", f"INDEXED BY deliveries_dead {dead}", "NOT INDEXED"):
+            for order in ("ASC", "DESC"):
+                with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+                    for (seq,) in db.execute(f"SELECT seq FROM deliveries {way} ORDER BY seq {order}"):
+                        seqs.add(seq)
+        for seq in sorted(seqs):
+            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+                rows += db.execute(
+                    "SELECT seq, id, destination, conversation, memory, rank, content, accepted_at, attempts,"
+                    " state, reason FROM deliveries WHERE seq = ? AND state <> 'sent' AND rank >= 0",
+                    (seq,),
+                )
+    return rows
+
+
+def adopt(store: Store, rows: list[tuple[Any, ...]], *, now: float, wall: float) -> int:
+    """Owe again what was rescued; what an attempt was made for may have been told. Returns the last place.
+
+    *wall* is when the old file was set aside, of which the team is to hear.
+    """
+    store.db.execute("BEGIN IMMEDIATE")
+    last = int(wall * 1000)  # sends in flight settle by seq: what is rescued keeps its own, what is new has another
+    for seq, id, destination, conversation, memory, rank, content, accepted_at, attempts, state, reason in rows:
+        texts, numbers = (id, destination, conversation), (rank, accepted_at)
+        if unpack(content) is None or not all(isinstance(text, str) for text in texts):
+            continue
+        if not all(isinstance(number, int | float) for number in numbers):
+            continue
+        with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError, TypeError):
+            store.db.execute(
+                "INSERT INTO deliveries (seq, id, state, destination, conversation, memory, rank, turn, content,"
+                " accepted_at, born, since, held, attempts, ambiguous)"
+                " VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                (seq, id, destination, conversation, memory, rank, rank, content, accepted_at, now, now,
+                 attempts, min(attempts, 1)),
+            )  # fmt: skip
+            last = max(last, seq)
+            if state == "dead":
+                store.bury(seq, now=now, reason=str(reason), outcome="rescued")
+    store.remember("deaths_untold", 0)  # it was told before
+    store.remember("damage_untold", wall)
+    store.db.execute("COMMIT")
+    return last
+
+
+def is_emptied(path: Path) -> bool:
+    """Whether a log stands beside a file in which nothing is: it was ours, for SQLite makes the file first."""
+    sizes = [_beside(path, suffix).stat().st_size if _beside(path, suffix).exists() else 0 for suffix in ("", "-wal")]
+    return not sizes[0] and bool(sizes[1])
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
