@@ -280,7 +280,7 @@ def read_event(document: dict[str, Any], *, base_url: str | None, account_id: in
             key = _content_key("updated", account, message.id, content)
     elif name == "conversation_created":
         key = _content_key("created", account, number, None)
-    elif apart and not name.startswith("inbox_"):
+    elif name in ("contact_created", "webwidget_triggered"):
         key = _content_key(name, account, _id(document.get("id")), document)
     elif name == "conversation_updated" and "updated_at" in [change.name for change in changes]:
         # its times tell it from the next

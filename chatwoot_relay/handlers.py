@@ -305,7 +305,8 @@ async def send_test(request: web.Request) -> web.Response:
     relay = request.app[RELAY]
     relay.door.demand_token(relay.door.has_token(request))
     limits = relay.door.count(relay.door.client(request))
-    relay.demand_open()
+    if relay.draining or relay.stopping:  # nothing is sent any more, and it is not told later
+        raise OutboxUnavailable("the relay is stopping")
     patience = max(relay.settings.relay_reply_timeout, TEST_PATIENCE)
     relay.sender.dare(TEAM)  # whoever has just mended something wants to know now
     if relay.sender.delay(TEAM) > patience:

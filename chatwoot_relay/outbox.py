@@ -6,6 +6,7 @@ runs with the monotonic one and never jumps; ``accepted_at`` alone is the wall c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sqlite3
@@ -151,7 +152,7 @@ SELECT 1 FROM tally WHERE pending > 0 AND sending = 0 AND EXISTS (
 )
 """
 _LOST = """\
-SELECT destination, json_extract(value, '$[0]') - :wall + :now AS at FROM deliveries, json_each(history)
+SELECT destination, min(:now, json_extract(value, '$[0]') - :wall + :now) AS at FROM deliveries, json_each(history)
 WHERE %s AND ambiguous > 0 AND json_extract(value, '$[1]') = 'ambiguous' AND at > :since
 """
 _COUNTS = "accepted, pending, sending, sent, dead, expired"
@@ -412,7 +413,10 @@ class Store:
         """What a delivery says; None where it cannot be read."""
         if (content := self._recent.pop(seq, None)) is not None:
             return content
-        return unpack(self.db.execute("SELECT content FROM deliveries WHERE seq = ?", (seq,)).fetchone()[0])
+        row = self.db.execute("SELECT content FROM deliveries WHERE seq = ?", (seq,)).fetchone()
+        if row is None:
+            raise Damaged("an index names what its table lacks")
+        return unpack(row[0])
 
     def told_all(self, all: Sequence[Told]) -> list[None]:
         """Settle: Telegram has all of these."""
@@ -546,7 +550,12 @@ class Store:
             " message_id AS telegram_message_id, history, content FROM deliveries WHERE id = ?",
             id,
         )
-        return {**rows[0], **{name: json.loads(rows[0][name]) for name in ("history", "content")}} if rows else None
+        for row in rows:
+            row["history"] = json.loads(row["history"])
+            with contextlib.suppress(ValueError):  # else it is shown as it is
+                row["content"] = row["content"].decode("utf-8", "replace")
+                row["content"] = json.loads(row["content"])
+        return rows[0] if rows else None
 
     def _rows(self, query: str, value: object) -> list[dict[str, Any]]:
         found = self.db.execute(query, (value,))

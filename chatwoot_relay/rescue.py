@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import sqlite3
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from .outbox import Store
 from .schema import aside, open_database, unpack
 
 SUFFIXES = ("", "-wal", "-shm")  # the files of a database
+REMEMBERED = ("seen", "conversations", "holds", "held", "moved", "facts")  # beside the deliveries
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
+Row = tuple[Any, ...]
 
 
 def rescue(path: Path, *, now: float, wall: float) -> tuple[int, int]:
@@ -20,21 +24,23 @@ def rescue(path: Path, *, now: float, wall: float) -> tuple[int, int]:
 
     Returns how many deliveries are in it, and a place (seq) behind all that were ever used.
     """
-    part, rows = _beside(path, ".part"), salvage(path)
+    part, (rows, others) = _beside(path, ".part"), salvage(path)
     for suffix in SUFFIXES:
         _beside(part, suffix).unlink(missing_ok=True)
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     with contextlib.closing(open_database(part)) as db:
-        last = adopt(Store(db), rows, now=now, wall=wall)
+        last = adopt(Store(db), rows, others, now=now, wall=wall)
     part.rename(_beside(path, ".new"))
     return len(rows), last
 
 
 def put_in_place(path: Path, *, wall: float) -> str | None:
     """Put a new database that is whole in the place of the damaged one; where that went, None where there is none."""
-    new, kept = _beside(path, ".new"), _beside(path, f".{aside(wall)}")
+    new = _beside(path, ".new")
     if not new.exists():
         return None
+    while (kept := _beside(path, f".{aside(wall)}")).exists():
+        wall += 1
     for suffix in SUFFIXES:
         with contextlib.suppress(FileNotFoundError):
             _beside(path, suffix).rename(_beside(kept, suffix))
@@ -42,40 +48,47 @@ def put_in_place(path: Path, *, wall: float) -> str | None:
     return str(kept)
 
 
-def salvage(path: Path) -> list[tuple[Any, ...]]:
-    """What a damaged file says is owed or dead, as far as it can be read, row by row; see :func:`adopt`."""
-    seqs, rows = set[int](), list[tuple[Any, ...]]()
+def salvage(path: Path) -> tuple[list[Row], dict[str, list[Row]]]:
+    """What a damaged file says, as far as it can be read: what is owed or dead, row by row, and what is remembered."""
+    seqs, rows, others = set[int](), list[Row](), dict[str, list[Row]]()
     if not (path.exists() and path.stat().st_size):
-        return rows
+        return rows, others
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
         # An index may be whole where its table is not, and the other way round; damage hides what lies behind it.
         owed, dead = "WHERE settled IS NULL", "WHERE state = 'dead'"
         for way in (f"INDEXED BY deliveries_owed {owed}", f"INDEXED BY deliveries_dead {dead}", "NOT INDEXED"):
             for order in ("ASC", "DESC"):
-                with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+                with contextlib.suppress(*UNREADABLE):
                     for (seq,) in db.execute(f"SELECT seq FROM deliveries {way} ORDER BY seq {order}"):
-                        seqs.add(seq)
+                        seqs.update([seq] if isinstance(seq, int) else [])
         for seq in sorted(seqs):
-            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+            with contextlib.suppress(*UNREADABLE):
                 rows += db.execute(
                     "SELECT seq, id, destination, conversation, memory, rank, content, accepted_at, attempts,"
-                    " state, reason FROM deliveries WHERE seq = ? AND state <> 'sent' AND rank >= 0",
+                    " ambiguous, state, reason FROM deliveries WHERE seq = ? AND state <> 'sent' AND rank >= 0",
                     (seq,),
                 )
-    return rows
+        for table in REMEMBERED:
+            others[table] = []
+            with contextlib.suppress(*UNREADABLE):
+                for row in db.execute(f"SELECT * FROM {table}"):
+                    others[table].append(row)
+    return rows, others
 
 
-def adopt(store: Store, rows: list[tuple[Any, ...]], *, now: float, wall: float) -> int:
-    """Owe again what was rescued; what an attempt was made for may have been told. Returns the last place.
+def adopt(store: Store, rows: list[Row], others: dict[str, list[Row]], *, now: float, wall: float) -> int:
+    """Owe again what was rescued, and remember what was; what is being sent is so still. Returns the last place.
 
     *wall* is when the old file was set aside, of which the team is to hear.
     """
     store.db.execute("BEGIN IMMEDIATE")
     last = int(wall * 1000)  # sends in flight settle by seq: what is rescued keeps its own, what is new has another
-    for seq, id, destination, conversation, memory, rank, content, accepted_at, attempts, state, reason in rows:
-        texts, numbers = (id, destination, conversation), (rank, accepted_at)
-        if unpack(content) is None or not all(isinstance(text, str) for text in texts):
+    names = Counter(row[2] for row in rows if isinstance(row[2], str)).most_common(1)
+    for seq, id, _, conversation, memory, rank, content, accepted_at, attempts, ambiguous, state, reason in rows:
+        destination = names[0][0] if names else ""  # there is one; another name is damage
+        numbers = (rank, accepted_at, attempts, ambiguous)
+        if not (isinstance(id, str) and isinstance(conversation, str)):
             continue
         if not all(isinstance(number, int | float) for number in numbers):
             continue
@@ -85,11 +98,17 @@ def adopt(store: Store, rows: list[tuple[Any, ...]], *, now: float, wall: float)
                 " accepted_at, born, since, held, attempts, ambiguous)"
                 " VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
                 (seq, id, destination, conversation, memory, rank, rank, content, accepted_at, now, now,
-                 attempts, min(attempts, 1)),
+                 attempts, ambiguous),
             )  # fmt: skip
             last = max(last, seq)
-            if state == "dead":
-                store.bury(seq, now=now, reason=str(reason), outcome="rescued")
+            if state == "dead" or unpack(content) is None:
+                store.bury(seq, now=now, reason=str(reason or "unreadable in the outbox"), outcome="rescued")
+            elif state == "sending":
+                store.db.execute("UPDATE deliveries SET state = 'sending', due = NULL WHERE seq = ?", (seq,))
+    for table, kept in others.items():
+        for row in kept:
+            with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError):
+                store.db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
     store.remember("deaths_untold", 0)  # it was told before
     store.remember("damage_untold", wall)
     store.db.execute("COMMIT")

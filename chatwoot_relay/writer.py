@@ -36,6 +36,7 @@ FREE_DISK = 64 * 1024 * 1024
 LOOKS = 0.1  # seconds between looks at how much disk is free
 ONE_DAY = 86400.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_SAID = ("JSON", "decode to UTF-8", "no such ", "has no column", "unsupported file format")  # of rows, of the schema
 
 _Answer = Callable[[Any, BaseException | None], None]  # called on the loop: what came of it, or why nothing did
 _Outcome = tuple[_Answer, Any, BaseException | None]
@@ -130,6 +131,7 @@ class Outbox:
         known = lock.exists()
         self._lock = Lock(self.path)
         try:
+            self.damaged = put_in_place(self.path, wall=self.clock.wall())
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._store = self._open(known)
             self.journal = Journal(self._beside(".told"))
@@ -240,7 +242,6 @@ class Outbox:
 
     def _open(self, known: bool) -> Store:
         try:
-            self.damaged = put_in_place(self.path, wall=self.clock.wall())
             if known and is_emptied(self.path):
                 raise Damaged("the file is empty, and its log is not")
             store = self._store_on(open_database(self.path))
@@ -263,6 +264,7 @@ class Outbox:
                 raise
             self._store.db.close()
             self._store = self._replace(error)
+            self._store.recover(now=self.now(), told=self.journal.read())
         self.journal.clear()
         self.tally = self._store.tally()
 
@@ -383,7 +385,8 @@ class Outbox:
         try:
             (result,) = item.verb(self._store, [item.argument])
         except Exception as error:
-            if isinstance(error, sqlite3.OperationalError) or _is_damage(error) or not db.in_transaction:
+            foreign = isinstance(error, sqlite3.DatabaseError) and _is_damage(error)
+            if isinstance(error, sqlite3.OperationalError) or foreign or not db.in_transaction:
                 raise  # it is not this item's own
             failed = error
             self._store.undo("TO item")
@@ -412,8 +415,8 @@ def disk_is_low(folder: Path) -> str | None:
 def _is_damage(error: Exception) -> bool:
     """Whether the file is not as we wrote it: SQLite sees it in pages, its JSON functions and Python in our rows."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    unread = isinstance(error, sqlite3.DatabaseError) and ("JSON" in str(error) or "decode to UTF-8" in str(error))
-    return code in _DAMAGED or unread or isinstance(error, UnicodeDecodeError)
+    said = isinstance(error, sqlite3.DatabaseError) and any(words in str(error) for words in _SAID)
+    return code in _DAMAGED or said or isinstance(error, UnicodeDecodeError)
 
 
 def _words(error: Exception) -> str:

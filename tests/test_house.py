@@ -17,7 +17,7 @@ PACKAGE = HOME / "chatwoot_relay"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 TREES = {name: ast.parse((PACKAGE / f"{name}.py").read_text()) for name in MODULES}
 
-MOST_LINES = 8200  # of the package: small is a feature
+MOST_LINES = 8250  # of the package: small is a feature
 LONGEST_FILE = 650  # the outbox's SQL; most have a third of it
 
 READS_TIME = {

@@ -632,6 +632,15 @@ def test_what_was_told_a_moment_ago_is_known_to_the_next_life(store: Store) -> N
     assert store.recently_told(since=5, now=20) == [("-1", 10.0), ("-1", 20.0)]
 
 
+def test_a_clock_that_was_set_back_holds_up_nothing(store: Store) -> None:
+    """When an answer was lost is on the wall clock; what seems to come yet was now at the latest."""
+    owe(store, "a")
+    store.wall = lambda: 90_000.0
+    store.again(claim(store)[0].seq, due=0, now=10, reason="reset", ambiguous=True)
+    store.wall = lambda: 3_600.0
+    assert store.recently_told(since=5, now=20) == [("team", 20.0)]
+
+
 # --- rollbacks ---
 
 
@@ -783,10 +792,10 @@ def test_what_is_rescued_keeps_its_place_and_can_settle(tmp_path: Path) -> None:
     told, flying = claim(store, 2)
     store.told_all([Told(told.seq, 1, "-1", 1)])
     old.close()
-    rows = salvage(tmp_path / "old.db")
+    rows, others = salvage(tmp_path / "old.db")
     new = open_database(tmp_path / "new.db")
     store = Store(new)
-    store.last = adopt(store, [*rows, (9, *[None] * 10)], now=5, wall=1.7e9)
+    store.last = adopt(store, [*rows, (9, *[None] * 11)], others, now=5, wall=1.7e9)
     assert [(row["id"], row["attempts"]) for row in store.newest(state="pending", limit=9)] == [
         ("waits", 0), ("flying", 1),
     ]  # fmt: skip

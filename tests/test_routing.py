@@ -372,6 +372,31 @@ def test_an_answer_that_comes_late_hides_nobody_who_wrote_after_it() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("status", ["pending", "resolved"])
+def test_an_answer_that_comes_late_opens_nothing_that_the_bot_has_or_that_is_over(status: str) -> None:
+    """It would hide the next opening; and nobody waits."""
+    room, relay = Chatwoot(status="open"), Relay(events=frozenset({"handoff"}))
+    story(relay, room.create())
+    ended = room.turn(status)
+    answer = room.answer()[0]
+    room.later()
+    after = room.message("still broken")
+    assert story(relay, ended, [after, answer]) == [
+        *(["silent: resolved"] if status == "resolved" else []),
+        "silent: answered",
+    ]
+    room.later(20)
+    assert len(story(relay, room.turn("open"))) == 1
+
+
+def test_two_late_answers_are_one_more_alert() -> None:
+    """The words after them are the same."""
+    room, relay = Chatwoot(status="open"), Relay(events=frozenset({"handoff"}))
+    story(relay, room.create())
+    first, second, after = room.answer()[0], room.answer()[0], room.write("still broken")[0]
+    assert [what for what in story(relay, [after, second, first]) if "alert" in what] == ["alert: unattended"]
+
+
 def test_an_answer_that_comes_late_to_a_conversation_that_somebody_has_is_an_answer() -> None:
     """The words after it are somebody's."""
     room, relay = Chatwoot(status="open"), Relay(events=frozenset({"handoff"}))

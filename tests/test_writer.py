@@ -402,6 +402,52 @@ async def test_a_byte_that_is_no_text_is_damage(tmp_path: Path, where: str) -> N
         assert where != "good4pending" or {"good3", "good5", "new"} <= {delivery.id for delivery in claimed}
 
 
+async def test_what_is_remembered_is_rescued_too(tmp_path: Path) -> None:
+    """Telegram's wait, a group's move, the keys of what was told; a destination that is damaged is the only one."""
+    async with opened(tmp_path) as outbox:
+        for number in range(9):
+            await owe(outbox, str(number), conversation=str(number))
+        await outbox.do(lambda store: store.hold("-1", until=9e9, reason="429"))
+        await outbox.do(lambda store: store.move("-1", "-2"))
+        once = Arrival(
+            Alert(severity="high", reason="X", conversation_id=1, message="x"), "k", "team", "k", outbox.now()
+        )
+        await outbox.do(lambda store: store.enqueue_once(once, key="key:1", digest="d"))
+        await outbox.do(lambda store: store.db.execute("UPDATE deliveries SET destination = 'tea' WHERE id = '4'"))
+        await outbox.do(lambda store: store.db.execute("UPDATE deliveries SET content = x'ff' WHERE id = '5'"))
+    spoil(tmp_path / "outbox.db", "seen_at")
+    async with opened(tmp_path) as outbox:
+        assert await outbox.do(lambda store: store.holds(now=1)) == {"-1": (9e9, "429")}
+        assert await outbox.do(lambda store: store.moves()) == {"-1": "-2"}
+        again = await outbox.do(lambda store: store.enqueue_once(once, key="key:1", digest="d"))
+        assert not again.fresh
+        assert {"4", "k"} <= {delivery.id for delivery in await claim(outbox, 99)}
+        assert (await outbox.do(lambda store: store.show("5")))["state"] == "dead"
+        assert outbox.damaged is not None
+
+
+async def test_showing_what_cannot_be_read_harms_nothing(tmp_path: Path) -> None:
+    """It is a dead letter, shown as it is."""
+    async with opened(tmp_path) as outbox:
+        await owe(outbox, "a")
+        await outbox.do(lambda store: store.db.execute("UPDATE deliveries SET content = x'7bff'"))
+    async with opened(tmp_path) as outbox:
+        assert await claim(outbox) == []
+        shown = await outbox.do(lambda store: store.show("a"))
+        assert (shown["state"], shown["content"], outbox.damaged) == ("dead", "{\ufffd", None)
+
+
+async def test_what_was_set_aside_is_never_overwritten(tmp_path: Path) -> None:
+    """It is the only copy of what was not rescued; two rescues may fall into one second."""
+    await fill(tmp_path, 3)
+    for _ in range(2):
+        spoil(tmp_path / "outbox.db", "deliveries_lane")
+        async with opened(tmp_path) as outbox:
+            assert outbox.damaged is not None
+    files = [path for path in tmp_path.glob("*.corrupt-*") if not path.name.endswith(("-wal", "-shm"))]
+    assert [path.stat().st_size > 0 for path in files] == [True, True]
+
+
 async def test_an_index_that_hides_a_delivery_is_damage(tmp_path: Path) -> None:
     """SQLite's quick check does not compare it with its table: the delivery would wait for ever."""
     async with opened(tmp_path) as outbox:
@@ -446,7 +492,7 @@ async def test_damage_met_while_running_is_refused_once_and_replaced(tmp_path: P
         states = {row["id"]: row["state"] for row in await outbox.do(lambda s: s.newest(state=None, limit=99))}
         assert states["flying"] == "sent"
         assert "unlucky" not in states
-        assert [states[id] for id in ("lucky", "19")] == ["pending", "pending"]
+        assert [states[id] for id in ("lucky", "19")] == ["pending", "sending"], "what is in flight is not begun again"
 
 
 @pytest.mark.parametrize("damage", ["history = '{]'", "id = CAST(id AS BLOB)", "accepted_at = x'00'"])
