@@ -171,7 +171,7 @@ def redrive(ids: tuple[str, ...], everything: bool) -> None:
     """Send dead letters again."""
     if bool(ids) == everything:
         raise click.UsageError("name deliveries, or --all")
-    redriven = _perform("redrive", ids=None if everything else sorted({*ids}))
+    redriven = _perform("redrive", ids=None if everything else list(dict.fromkeys(ids)))
     click.echo(f"{len(redriven)} will be sent again.")
     if missing := sorted(set(ids) - set(redriven)):
         raise RelayError(f"not a dead letter: {', '.join(missing)}; chatwoot-relay outbox list --state dead has them")

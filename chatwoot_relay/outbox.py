@@ -20,8 +20,8 @@ from .errors import OutboxUnavailable
 from .events import Decision, Memory
 from .events import Ignored as Reason
 from .journal import Told
-from .models import Content, Delivery, Notice, rank_of
-from .schema import RANKS, Damaged, aside, pack, recall, unpack
+from .models import Content, Delivery, rank_of
+from .schema import RANKS, Damaged, pack, recall, unpack
 
 MAX_PENDING = 100_000
 MAX_AMBIGUOUS = 3
@@ -606,30 +606,3 @@ class Store:
         for _ in range(min(spare, STEP)):  # a burst's room goes back to the disk; sqlite3 steps one page at a time
             self.db.execute("PRAGMA incremental_vacuum(1)")
         return gone
-
-    def announce(self, *, id: str, destination: str, now: float) -> bool:
-        """The team hears of a damaged file that was set aside, and at most once an hour that something died."""
-        if damaged := self.fact("damage_untold"):
-            notice = Notice(
-                event="relay.database_damaged",
-                headline="⚠️ The relay's database was damaged",
-                facts=(("Set aside as", f"….{aside(damaged)}"), ("Some alerts", "may be lost, or told twice")),
-            )
-            self.remember("damage_untold", 0)
-        else:
-            count, last = int(self.fact("deaths_untold") or 0), self.fact("deaths_told_at")
-            if not count or (last is not None and now - last < 3600):
-                return False
-            some = "1 message" if count == 1 else f"{count} messages"
-            notice = Notice(
-                event="relay.dead_letters",
-                headline=f"☠️ {some} could not be told",
-                facts=(
-                    ("See", "chatwoot-relay outbox list --state dead"),
-                    ("Send again", "chatwoot-relay outbox redrive --all"),
-                ),
-            )
-            self.remember("deaths_untold", 0)
-            self.remember("deaths_told_at", now)
-        self.enqueue(notice, id=id, destination=destination, conversation="relay", now=now)
-        return True

@@ -24,26 +24,26 @@ def rescue(path: Path, *, now: float, wall: float) -> tuple[int, int]:
 
     Returns how many deliveries are in it, and a place (seq) behind all that were ever used.
     """
-    part, (rows, others) = _beside(path, ".part"), salvage(path)
+    part, (rows, others) = beside(path, ".part"), salvage(path)
     for suffix in SUFFIXES:
-        _beside(part, suffix).unlink(missing_ok=True)
+        beside(part, suffix).unlink(missing_ok=True)
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     with contextlib.closing(open_database(part)) as db:
         last = adopt(Store(db), rows, others, now=now, wall=wall)
-    part.rename(_beside(path, ".new"))
+    part.rename(beside(path, ".new"))
     return len(rows), last
 
 
 def put_in_place(path: Path, *, wall: float) -> str | None:
     """Put a new database that is whole in the place of the damaged one; where that went, None where there is none."""
-    new = _beside(path, ".new")
+    new = beside(path, ".new")
     if not new.exists():
         return None
-    while (kept := _beside(path, f".{aside(wall)}")).exists():
+    while (kept := beside(path, f".{aside(wall)}")).exists():
         wall += 1
     for suffix in SUFFIXES:
         with contextlib.suppress(FileNotFoundError):
-            _beside(path, suffix).rename(_beside(kept, suffix))
+            beside(path, suffix).rename(beside(kept, suffix))
     new.rename(path)
     return str(kept)
 
@@ -84,6 +84,11 @@ def adopt(store: Store, rows: list[Row], others: dict[str, list[Row]], *, now: f
     """
     store.db.execute("BEGIN IMMEDIATE")
     last = int(wall * 1000)  # sends in flight settle by seq: what is rescued keeps its own, what is new has another
+    for table, kept in others.items():
+        for row in kept:
+            with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError):
+                store.db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+    untold = store.fact("deaths_untold") or 0
     names = Counter(row[2] for row in rows if isinstance(row[2], str)).most_common(1)
     for seq, id, _, conversation, memory, rank, content, accepted_at, attempts, ambiguous, state, reason in rows:
         destination = names[0][0] if names else ""  # there is one; another name is damage
@@ -96,20 +101,17 @@ def adopt(store: Store, rows: list[Row], others: dict[str, list[Row]], *, now: f
             store.db.execute(
                 "INSERT INTO deliveries (seq, id, state, destination, conversation, memory, rank, turn, content,"
                 " accepted_at, born, since, held, attempts, ambiguous)"
-                " VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                " VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (seq, id, destination, conversation, memory, rank, rank, content, accepted_at, now, now,
-                 attempts, ambiguous),
+                 store.held().get(destination, 0.0), attempts, ambiguous),
             )  # fmt: skip
             last = max(last, seq)
             if state == "dead" or unpack(content) is None:
                 store.bury(seq, now=now, reason=str(reason or "unreadable in the outbox"), outcome="rescued")
+                untold += state != "dead"  # else it was counted when it died
             elif state == "sending":
                 store.db.execute("UPDATE deliveries SET state = 'sending', due = NULL WHERE seq = ?", (seq,))
-    for table, kept in others.items():
-        for row in kept:
-            with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError):
-                store.db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
-    store.remember("deaths_untold", 0)  # it was told before
+    store.remember("deaths_untold", untold)
     store.remember("damage_untold", wall)
     store.db.execute("COMMIT")
     return last
@@ -117,9 +119,10 @@ def adopt(store: Store, rows: list[Row], others: dict[str, list[Row]], *, now: f
 
 def is_emptied(path: Path) -> bool:
     """Whether a log stands beside a file in which nothing is: it was ours, for SQLite makes the file first."""
-    sizes = [_beside(path, suffix).stat().st_size if _beside(path, suffix).exists() else 0 for suffix in ("", "-wal")]
+    sizes = [beside(path, suffix).stat().st_size if beside(path, suffix).exists() else 0 for suffix in ("", "-wal")]
     return not sizes[0] and bool(sizes[1])
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def beside(path: Path, suffix: str) -> Path:
+    """The file of that name with *suffix* at its end."""
     return path.with_name(path.name + suffix)

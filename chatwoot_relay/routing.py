@@ -127,9 +127,10 @@ def _replied(message: Message | None) -> bool:
 
 def _overtaken(event: Event, known: Memory) -> bool:
     """Whether the customer wrote after this answer, which came late, to a conversation that nobody has."""
-    said, open_ = _said(event, known), event.status == "open" and known.status in ("", "open")
-    later = event.message is not None and said is not None and 0 < event.message.id < said.id != known.asked
-    return open_ and later and not _holder(event, known)
+    said = _said(event, known)
+    if event.message is None or said is None or event.status != "open" or known.status not in ("", "open"):
+        return False
+    return 0 < event.message.id < said.id != known.asked and not _holder(event, known)
 
 
 def _holder(event: Event, known: Memory) -> int:

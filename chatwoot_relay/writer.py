@@ -23,7 +23,7 @@ from .errors import NotOurDatabase, OutboxUnavailable, Taken
 from .journal import Journal, Told
 from .models import Delivery, new_id
 from .outbox import Accepted, Arrival, Died, Store, Tally
-from .rescue import SUFFIXES, is_emptied, put_in_place, rescue
+from .rescue import SUFFIXES, beside, is_emptied, put_in_place, rescue
 from .schema import Damaged, demand_ours, open_database
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class Lock:
     """The file beside the database that says who has it."""
 
     def __init__(self, database: Path) -> None:
-        path = database.with_name(database.name + ".lock")
+        path = beside(database, ".lock")
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,18 +127,18 @@ class Outbox:
         self._base = self.clock.wall() - self.clock.monotonic()
         with contextlib.suppress(Damaged):
             demand_ours(self.path)
-        lock = self._beside(".lock")
+        lock = beside(self.path, ".lock")
         known = lock.exists()
         self._lock = Lock(self.path)
         try:
             self.damaged = put_in_place(self.path, wall=self.clock.wall())
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._store = self._open(known)
-            self.journal = Journal(self._beside(".told"))
+            self.journal = Journal(beside(self.path, ".told"))
             self._recover()
             for suffix in SUFFIXES:  # ours, as is known only now; the file may have been there before
                 with contextlib.suppress(FileNotFoundError):
-                    self._beside(suffix).chmod(0o600)
+                    beside(self.path, suffix).chmod(0o600)
         except BaseException:
             if not known:  # the lock says that the file is ours, and it may not be
                 lock.unlink()
@@ -281,9 +281,6 @@ class Outbox:
         store = self._store_on(open_database(self.path))
         store.last = last
         return store
-
-    def _beside(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)
 
     def _anchor(self, store: Store) -> None:
         """Continue the outbox's clock where the last process left it."""

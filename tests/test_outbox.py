@@ -18,6 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from chatwoot_relay.errors import NotOurDatabase, OutboxUnavailable
 from chatwoot_relay.events import Decision, Memory, What
 from chatwoot_relay.events import Ignored as Reason
+from chatwoot_relay.housekeeping import announce
 from chatwoot_relay.journal import Told
 from chatwoot_relay.models import Alert, Content, Delivery, Notice, Rank
 from chatwoot_relay.outbox import (
@@ -600,11 +601,11 @@ def test_deaths_are_announced_once_an_hour(store: Store) -> None:
     for number in range(3):
         owe(store, str(number), conversation=str(number))
         store.bury(claim(store)[0].seq, now=1, reason="refused")
-    announced = [store.announce(id=f"n{now}", destination="team", now=now) for now in (1.0, 2.0)]
+    announced = [announce(store, id=f"n{now}", destination="team", now=now) for now in (1.0, 2.0)]
     owe(store, "late", now=3)
     lane = store.db.execute("SELECT seq FROM deliveries WHERE id = 'late'").fetchone()[0]
     store.bury(lane, now=3, reason="refused")
-    announced += [store.announce(id=f"n{now}", destination="team", now=now) for now in (3600.9, 3601.0)]
+    announced += [announce(store, id=f"n{now}", destination="team", now=now) for now in (3600.9, 3601.0)]
     assert announced == [True, False, False, True]
     shown = store.show("n1.0")
     assert shown is not None
